@@ -1,0 +1,1 @@
+"""Kubernetes nodes that are no machines."""
