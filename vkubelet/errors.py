@@ -13,8 +13,8 @@ Every error that vkubelet raises on purpose.
     │   ├── ForbiddenError            403: our credentials lack a permission
     │   ├── InvalidObjectError        400, 422: the API server will never take this request
     │   └── ApiUnavailableError       no answer, 429 or 5xx: try again, after `retry_after_s` if given
-    ├── ReferenceError_               a pod names an object or key that cannot be read (`model.references`)
-    ├── ProviderError                 a provider could not do what it was asked; the kind says what happens next
+    ├── PodReferenceError             a pod names an object or key that cannot be read (`model.references`)
+    ├── ProviderError                 a provider could not do what it was asked; its kind says what is next
     │   ├── PodNotFoundError          the provider has no such pod or container: for a deletion, success
     │   ├── InvalidPodError           this pod can never run here: phase Failed with reason and message
     │   │   └── UnsupportedFeatureError   it uses a field this provider does not serve
@@ -23,8 +23,6 @@ Every error that vkubelet raises on purpose.
     └── ProtocolError                 a stream protocol was violated
         ├── LocalProtocolError        by us: a bug
         └── RemoteProtocolError       by the peer: the connection is closed
-
-`ReferenceError_` is spelt with an underscore only because Python has a built-in of that name.
 
 Foreign exceptions (aiohttp, the Docker engine, Azure's SDK) become one of these in the one module that
 meets them, with ``raise ... from``, so that no loop needs to know them.
@@ -44,10 +42,10 @@ __all__ = [
     "LocalProtocolError",
     "NotFoundError",
     "PodNotFoundError",
+    "PodReferenceError",
     "ProtocolError",
     "ProviderError",
     "ProviderUnavailableError",
-    "ReferenceError_",
     "RemoteProtocolError",
     "StreamError",
     "UnauthorizedError",
@@ -120,7 +118,7 @@ class ApiUnavailableError(ApiError):
         self.retry_after_s = retry_after_s
 
 
-class ReferenceError_(VirtualKubeletError):  # noqa: N801, N818 - see the module's docstring
+class PodReferenceError(VirtualKubeletError):
     """
     A ConfigMap, Secret, key or token that a pod refers to cannot be used.
 
