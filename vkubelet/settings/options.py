@@ -65,7 +65,7 @@ class Settings:
         env_aliases=("KUBECONFIG",),
     )
     provider: str = option(
-        parsers.text,
+        parsers.label_text,
         "Where the pods run: the name of an installed provider, such as docker or memory.",
         default_help="none: it must be given",
         group=_CLUSTER,
