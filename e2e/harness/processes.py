@@ -33,14 +33,14 @@ class ManagedProcess:
 
     Args:
         name: for messages, and the name of the record and log file.
-        directory: where `<name>.json` and `<name>.log` are.
+        directory: where `<name>.process.json` and `<name>.log` are.
         detached: it may outlive this process, as a demo does.
     """
 
     def __init__(self, name: str, directory: Path, *, detached: bool = False) -> None:
         self.name = name
         self.log_file = directory / f"{name}.log"
-        self._record_file = directory / f"{name}.json"
+        self._record_file = directory / f"{name}.process.json"
         self._detached = detached
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -67,13 +67,15 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int | None:
-        """Its pid while it runs, else None."""
+        """Its pid while it runs, else None. Also of one that an earlier process started and recorded."""
+        if self._child is not None:
+            self._child.poll()  # collects it if it has ended
         process = _find(_read(self._record_file).get("process"))
         return process.pid if process else None
 
     @property
     def running(self) -> bool:
-        """Whether it runs. Also true of one that an earlier process started and recorded here."""
+        """Whether it runs."""
         return self.pid is not None
 
     @property
@@ -83,29 +85,34 @@ class ManagedProcess:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process alone, if it runs."""
-        if process := _find(_read(self._record_file).get("process")):
-            process.send_signal(number)
+        if pid := self.pid:
+            os.kill(pid, number)
 
     def stop(self, timeout_s: float = 15.0) -> None:
         """SIGTERM, and SIGKILL when it has not ended after `timeout_s`. Fine when it does not run."""
-        _end(self._record_file, timeout_s)
-        self._reap()
+        if self._child is None:
+            _end(self._record_file, timeout_s)
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._record_file.unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """SIGKILL to the process alone, as the kernel does when memory runs out."""
+        """SIGKILL to the process alone, as the kernel does when memory runs out; returns when it is dead."""
         self.signal(signal.SIGKILL)
-        if process := _find(_read(self._record_file).get("process")):
-            psutil.wait_procs([process], timeout=10)
-        self._reap()
-
-    def _reap(self) -> None:
-        if self._child:
-            self._child.wait(timeout=10)
+        if self._child is not None:
+            self._child.wait()
+        else:
+            _end(self._record_file, timeout_s=0)
 
 
 def end_orphans(directory: Path = paths.CACHE) -> None:
     """End the recorded processes below `directory` whose owner is gone."""
-    for record_file in directory.glob("e2e/**/*.json"):
+    for record_file in directory.glob("e2e/**/*.process.json"):
         record = _read(record_file)
         if record.get("process") and record.get("owner") and not _find(record["owner"]):
             _end(record_file, timeout_s=5.0)

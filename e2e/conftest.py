@@ -1,0 +1,228 @@
+"""
+What end-to-end tests are given: a cluster, a Docker engine, vkubelets, a namespace of their own.
+
+A failed test's report carries its objects and events and the vkubelets' logs. A Docker engine that is not
+to be had is an error, never a skipped test: a test run that silently left out the main job would be green.
+
+All that a run writes is below `.cache/e2e/run-<pid>`; it stays for a look at its logs until the next run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from e2e.harness import diagnosis, images, paths, processes
+from e2e.harness.controlplane import ControlPlane
+from e2e.harness.docker_engine import DockerEngine
+from e2e.harness.kubectl import Kubectl
+from e2e.harness.vkubelet import Identity, Vkubelet, grant_vkubelet_user, issue_credentials
+from e2e.harness.waiting import wait_until
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """
+    A control plane and its administrator's kubectl.
+
+    Attributes:
+        vkubelets: those that were started for it, for the report of a failure.
+    """
+
+    control_plane: ControlPlane
+    kubectl: Kubectl
+    vkubelets: list[Vkubelet]
+
+    @classmethod
+    def start(cls, directory: Path, *, one_process: bool) -> Cluster:
+        control_plane = ControlPlane(directory, one_process=one_process)
+        kubectl = Kubectl(control_plane.programs.kubectl(), control_plane.admin_kubeconfig)
+        try:
+            control_plane.start()
+            grant_vkubelet_user(kubectl)
+        except BaseException:
+            control_plane.stop()
+            raise
+        return cls(control_plane, kubectl, [])
+
+    def stop(self) -> None:
+        for vkubelet in self.vkubelets:
+            vkubelet.stop()
+        self.control_plane.stop()
+        shutil.rmtree(self.control_plane.directory / "etcd", ignore_errors=True)
+
+    def vkubelet(
+        self,
+        provider: str,
+        node_name: str,
+        *,
+        identity: Identity = "vkubelet",
+        arguments: Sequence[str] = (),
+        port: int | None = None,
+    ) -> Vkubelet:
+        """One that is not started yet."""
+        vkubelet = Vkubelet(
+            issue_credentials(self.control_plane, node_name, identity),
+            self.kubectl,
+            self.control_plane.directory / node_name,
+            provider=provider,
+            node_name=node_name,
+            port=port,
+            arguments=arguments,
+        )
+        self.vkubelets.append(vkubelet)
+        return vkubelet
+
+    def retire(self, vkubelet: Vkubelet) -> None:
+        """Stop it and delete its node; pods of that node are deleted by the control plane."""
+        vkubelet.stop()
+        self.vkubelets.remove(vkubelet)
+        self.kubectl.run("delete", "node", vkubelet.node_name, "--ignore-not-found")
+
+
+@pytest.fixture(scope="session")
+def run_directory() -> Path:
+    """Where this run writes; earlier runs' remains are removed."""
+    processes.end_orphans()
+    for earlier in (paths.CACHE / "e2e").glob("run-*"):
+        if not psutil.pid_exists(int(earlier.name.removeprefix("run-"))):
+            shutil.rmtree(earlier, ignore_errors=True)
+    directory = paths.CACHE / "e2e" / f"run-{os.getpid()}"
+    directory.mkdir(parents=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def cluster(run_directory: Path) -> Iterator[Cluster]:
+    """The cluster that most tests share: one process, which nobody kills."""
+    started = Cluster.start(run_directory / "cluster", one_process=True)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def make_cluster(run_directory: Path) -> Iterator[Callable[[], Cluster]]:
+    """Makes a cluster of this test's own, in four processes, to kill and restart."""
+    made: list[Cluster] = []
+
+    def make() -> Cluster:
+        made.append(Cluster.start(run_directory / f"cluster-{next(_numbers)}", one_process=False))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerEngine]:
+    """A Docker engine with the test images; stopped at the end if it had to be started."""
+    engine = DockerEngine.find_or_start()
+    images.ensure_images(engine)
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture(scope="session")
+def vkubelet_docker(cluster: Cluster, docker_engine: DockerEngine) -> Iterator[Vkubelet]:
+    """The node `docker-node` that tests share; nobody kills its vkubelet."""
+    with cluster.vkubelet("docker", "docker-node") as vkubelet:
+        yield vkubelet
+        wait_for_namespaces(cluster.kubectl)
+
+
+@pytest.fixture(scope="session")
+def vkubelet_memory(cluster: Cluster) -> Iterator[Vkubelet]:
+    """The node `memory-node` that tests share; nobody kills its vkubelet."""
+    with cluster.vkubelet("memory", "memory-node") as vkubelet:
+        yield vkubelet
+        wait_for_namespaces(cluster.kubectl)
+
+
+@pytest.fixture
+def make_vkubelet(cluster: Cluster) -> Iterator[Callable[..., Vkubelet]]:
+    """
+    Makes a vkubelet of this test's own, with the arguments of `Cluster.vkubelet`; not started yet.
+
+    Without a node name it gets one. A test of the docker provider asks for `docker_engine` too.
+    """
+    made: list[Vkubelet] = []
+
+    def make(
+        provider: str,
+        node_name: str | None = None,
+        *,
+        identity: Identity = "vkubelet",
+        arguments: Sequence[str] = (),
+        port: int | None = None,
+    ) -> Vkubelet:
+        name = node_name or f"{provider}-{next(_numbers)}"
+        made.append(cluster.vkubelet(provider, name, identity=identity, arguments=arguments, port=port))
+        return made[-1]
+
+    yield make
+    for each in made:
+        cluster.retire(each)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of this test's own, with its default service account; deleted afterwards."""
+    name = f"test-{next(_numbers)}"
+    cluster.kubectl.run("create", "namespace", name)
+    within = cluster.kubectl.within(name)
+    # Pods are refused before the controller manager has made it.
+    within.wait_until("serviceaccount", "default", lambda found: found is not None)
+    yield name
+    cluster.kubectl.run("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster, namespace: str) -> Kubectl:
+    """The administrator's kubectl in the test's namespace."""
+    return cluster.kubectl.within(namespace)
+
+
+def wait_for_namespaces(kubectl: Kubectl, timeout_s: float = 60.0) -> None:
+    """
+    Wait until the tests' namespaces are gone, and with them the pods and their containers.
+
+    Raises:
+        AssertionError: some pods are still there.
+    """
+
+    def gone() -> bool:
+        return not any(each["metadata"]["name"].startswith("test-") for each in kubectl.items("namespaces"))
+
+    def pods_left() -> str:
+        return kubectl.run("get", "pods", "--all-namespaces", "--output=wide")
+
+    wait_until(gone, timeout_s=timeout_s, describe="the tests' namespaces to be gone", seen=pods_left)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and call.when in ("setup", "call"):
+        report.sections.extend(_explanations(item))
+    return report
+
+
+def _explanations(item: pytest.Function) -> Iterator[tuple[str, str]]:
+    cluster = item.funcargs.get("cluster")
+    if isinstance(cluster, Cluster):
+        kubectl = item.funcargs.get("kubectl")
+        logs = [vkubelet.log_file for vkubelet in cluster.vkubelets]
+        text = diagnosis.explain(kubectl if isinstance(kubectl, Kubectl) else cluster.kubectl, logs)
+        yield "what the cluster and the vkubelets say", text
