@@ -39,7 +39,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add every option to the parser of ``vkubelet run``, by group, and the refused flags, unseen."""
+    """Add every option to the parser of ``vkubelet run``, by group."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     for option in ALL_OPTIONS:
         if option.flags:
@@ -47,8 +47,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                 option.group, parser.add_argument_group(option.group)
             )
             _add_option(group, option)
-    for flag in _REFUSED:
-        parser.add_argument(flag, dest="refused", action="append_const", const=flag, help=argparse.SUPPRESS)
 
 
 def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
@@ -72,31 +70,27 @@ def _help(option: Option) -> str:
 
 
 def given_flags(arguments: argparse.Namespace) -> dict[str, Raw]:
-    """
-    The options that the command line gave, by name.
-
-    Raises:
-        ConfigurationError: one of virtual-kubelet's flags that are refused.
-    """
-    if arguments.refused:
-        raise ConfigurationError("\n".join(f"{flag}: {_REFUSED[flag]}" for flag in arguments.refused))
+    """The options that the command line gave, by name; see `vkubelet.settings.resolve.load_settings`."""
     values = {option.name: getattr(arguments, option.name, None) for option in ALL_OPTIONS}
     return {name: raw for name, raw in values.items() if raw is not None}
 
 
 def unknown_flags(words: Sequence[str]) -> list[str]:
     """A sentence for each word of the command line that argparse could not place."""
-    known = [flag for option in ALL_OPTIONS for flag in option.flags]
     sentences: list[str] = []
     after_flag = False
     for word in words:
         is_flag = word.startswith("-")
         name, equals, _ = word.partition("=")
-        near = difflib.get_close_matches(name, known, n=1)
         if is_flag:
-            hint = f"; did you mean {near[0]}?" if near else "; see vkubelet run --help"
-            sentences.append(f"{name}: no such option{hint}")
+            sentences.append(f"{name}: {_REFUSED.get(name) or _no_such_option(name)}")
         elif not after_flag:  # else it is the value of the unknown flag before it
             sentences.append(f"{word}: unexpected; options start with --")
         after_flag = is_flag and not equals
     return sentences
+
+
+def _no_such_option(flag: str) -> str:
+    known = [known_flag for option in ALL_OPTIONS for known_flag in option.flags]
+    near = difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
+    return f"no such option; did you mean {near[0]}?" if near else "no such option; see vkubelet run --help"

@@ -71,9 +71,9 @@ _SHOWN_MAX = 100
 
 def shown(raw: Raw) -> str:
     """A value as a message shows it: as it was written, in quotes where it would be hard to see."""
-    written = raw if isinstance(raw, str) else str(raw)
-    if len(written) > _SHOWN_MAX:
-        written = written[:_SHOWN_MAX] + "..."
+    if isinstance(raw, (list, dict)):
+        return "a list" if isinstance(raw, list) else "a mapping"
+    written = raw if len(raw) <= _SHOWN_MAX else raw[:_SHOWN_MAX] + "..."
     return written if written and written.isprintable() and " " not in written else repr(written)
 
 

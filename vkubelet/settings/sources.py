@@ -105,5 +105,5 @@ def from_file(path: Path) -> tuple[dict[str, Given], list[str]]:
 
 def _suggestion(key: str, names: Mapping[str, str]) -> str:
     by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(key.lower().replace("-", "").replace("_", ""), by_lower, n=1)
+    near = difflib.get_close_matches(key.lower().replace("-", "").replace("_", ""), by_lower, n=1, cutoff=0.8)
     return f"; did you mean {by_lower[near[0]]}?" if near else "; see vkubelet run --help"
