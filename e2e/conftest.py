@@ -13,80 +13,19 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
 from e2e.harness import diagnosis, images, paths, processes
-from e2e.harness.controlplane import ControlPlane
+from e2e.harness.cluster import Cluster
 from e2e.harness.docker_engine import DockerEngine
 from e2e.harness.kubectl import Kubectl
-from e2e.harness.vkubelet import Identity, Vkubelet, grant_vkubelet_user, issue_credentials
+from e2e.harness.vkubelet import Identity, Vkubelet
 from e2e.harness.waiting import wait_until
 
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """
-    A control plane and its administrator's kubectl.
-
-    Attributes:
-        vkubelets: those that were started for it, for the report of a failure.
-    """
-
-    control_plane: ControlPlane
-    kubectl: Kubectl
-    vkubelets: list[Vkubelet]
-
-    @classmethod
-    def start(cls, directory: Path, *, one_process: bool) -> Cluster:
-        control_plane = ControlPlane(directory, one_process=one_process)
-        kubectl = Kubectl(control_plane.programs.kubectl(), control_plane.admin_kubeconfig)
-        try:
-            control_plane.start()
-            grant_vkubelet_user(kubectl)
-        except BaseException:
-            control_plane.stop()
-            raise
-        return cls(control_plane, kubectl, [])
-
-    def stop(self) -> None:
-        for vkubelet in self.vkubelets:
-            vkubelet.stop()
-        self.control_plane.stop()
-        shutil.rmtree(self.control_plane.directory / "etcd", ignore_errors=True)
-
-    def vkubelet(
-        self,
-        provider: str,
-        node_name: str,
-        *,
-        identity: Identity = "vkubelet",
-        arguments: Sequence[str] = (),
-        port: int | None = None,
-    ) -> Vkubelet:
-        """One that is not started yet."""
-        vkubelet = Vkubelet(
-            issue_credentials(self.control_plane, node_name, identity),
-            self.kubectl,
-            self.control_plane.directory / node_name,
-            provider=provider,
-            node_name=node_name,
-            port=port,
-            arguments=arguments,
-        )
-        self.vkubelets.append(vkubelet)
-        return vkubelet
-
-    def retire(self, vkubelet: Vkubelet) -> None:
-        """Stop it and delete its node; pods of that node are deleted by the control plane."""
-        vkubelet.stop()
-        self.vkubelets.remove(vkubelet)
-        self.kubectl.run("delete", "node", vkubelet.node_name, "--ignore-not-found")
 
 
 @pytest.fixture(scope="session")
@@ -102,20 +41,28 @@ def run_directory() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster(run_directory: Path) -> Iterator[Cluster]:
+def cluster_ids() -> list[str]:
+    """The identities of all clusters of this run, by which their containers are found at its end."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def cluster(run_directory: Path, cluster_ids: list[str]) -> Iterator[Cluster]:
     """The cluster that most tests share: one process, which nobody kills."""
     started = Cluster.start(run_directory / "cluster", one_process=True)
+    cluster_ids.append(started.uid)
     yield started
     started.stop()
 
 
 @pytest.fixture
-def make_cluster(run_directory: Path) -> Iterator[Callable[[], Cluster]]:
+def make_cluster(run_directory: Path, cluster_ids: list[str]) -> Iterator[Callable[[], Cluster]]:
     """Makes a cluster of this test's own, in four processes, to kill and restart."""
     made: list[Cluster] = []
 
     def make() -> Cluster:
         made.append(Cluster.start(run_directory / f"cluster-{next(_numbers)}", one_process=False))
+        cluster_ids.append(made[-1].uid)
         return made[-1]
 
     yield make
@@ -124,11 +71,17 @@ def make_cluster(run_directory: Path) -> Iterator[Callable[[], Cluster]]:
 
 
 @pytest.fixture(scope="session")
-def docker_engine() -> Iterator[DockerEngine]:
-    """A Docker engine with the test images; stopped at the end if it had to be started."""
+def docker_engine(cluster_ids: list[str]) -> Iterator[DockerEngine]:
+    """
+    A Docker engine with the test images; stopped at the end if it had to be started.
+
+    Containers that are left then, of vkubelets that were killed and not started again, are removed.
+    """
     engine = DockerEngine.find_or_start()
     images.ensure_images(engine)
     yield engine
+    for uid in cluster_ids:
+        engine.remove_containers(f"vkubelet.io/cluster={uid}")
     engine.stop()
 
 

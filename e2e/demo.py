@@ -10,6 +10,7 @@ Where no Docker engine is to be had, the memory provider shows the same without 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -41,11 +42,13 @@ class Remembered:
         provider: of its vkubelet.
         port: of its vkubelet.
         own_cluster: whether the control plane was started for it.
+        cluster_uid: by which its containers are found.
     """
 
     provider: str
     port: int
     own_cluster: bool
+    cluster_uid: str
 
     @classmethod
     def read(cls) -> Remembered | None:
@@ -55,8 +58,7 @@ class Remembered:
             return None
 
     def write(self) -> None:
-        fields = {"provider": self.provider, "port": self.port, "own_cluster": self.own_cluster}
-        (STATE / "state.json").write_text(json.dumps(fields))
+        (STATE / "state.json").write_text(json.dumps(dataclasses.asdict(self)))
 
     @property
     def node_name(self) -> str:
@@ -88,6 +90,7 @@ def down(progress: Progress) -> None:
     if remembered:
         with progress.step("stopping vkubelet"):
             _vkubelet(remembered, Kubectl(Path("kubectl"), KUBECONFIG)).stop()
+            _remove_containers(remembered)
     if (STATE / "cluster").exists():
         with progress.step("stopping the control plane"):
             _control_plane().delete()
@@ -162,7 +165,8 @@ def _start_vkubelet(progress: Progress, kubectl: Kubectl, provider: str, *, own_
             return vkubelet
     elif remembered:
         _vkubelet(remembered, kubectl).stop()
-    remembered = Remembered(provider, network.free_ports(1)[0], own_cluster)
+    uid = kubectl.get("namespace", "kube-system")["metadata"]["uid"]
+    remembered = Remembered(provider, network.free_ports(1)[0], own_cluster, uid)
     remembered.write()
     credentials = _issue_credentials(kubectl, remembered)
     vkubelet = _vkubelet(remembered, kubectl, credentials)
@@ -293,6 +297,17 @@ def _delete_objects(progress: Progress, remembered: Remembered) -> None:
             done = kubectl.try_run("delete", *what, "--ignore-not-found", "--timeout=60s", timeout_s=90)
             if done.returncode != 0:
                 progress.note(f"  {done.stderr.strip()}")
+
+
+def _remove_containers(remembered: Remembered) -> None:
+    """Remove what is left when the control plane or vkubelet was gone before the pods were."""
+    if remembered.provider != "docker":
+        return
+    engine = DockerEngine.find()
+    if engine is not None:
+        engine.remove_containers(
+            f"vkubelet.io/cluster={remembered.cluster_uid}", f"vkubelet.io/node={remembered.node_name}"
+        )
 
 
 def main() -> int:

@@ -7,8 +7,8 @@ import json
 import time
 from collections.abc import Callable
 
-from e2e.conftest import Cluster
 from e2e.harness import images, manifests
+from e2e.harness.cluster import Cluster
 from e2e.harness.docker_engine import DockerEngine
 from e2e.harness.kubectl import Kubectl
 from e2e.harness.processes import ManagedProcess

@@ -9,8 +9,11 @@ What end-to-end tests, benchmarks and the demo stand on.
     docker_engine.py  finds a Docker engine, or starts one
     images.py         the container images that tests use, built here since no registry can be assumed
     vkubelet.py       `vkubelet run` as a process
-    kubectl.py        the real kubectl, also on a terminal
+    cluster.py        a control plane, its kubectl and its vkubelets
+    manifests.py      valid objects for tests
+    kubectl.py        the real kubectl, also on a terminal (terminal.py)
     waiting.py        waits for a condition; says what it saw when the condition does not come
+    diagnosis.py      what explains a failure: objects, events, logs
     processes.py      processes that can be found, and ended, after the one that started them
     progress.py       tells a person what takes so long
 

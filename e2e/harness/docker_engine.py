@@ -10,6 +10,7 @@ was found is never touched.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import shutil
 import socket
@@ -17,6 +18,7 @@ import subprocess
 import time
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 from e2e.harness import paths, processes
 from e2e.harness.errors import HarnessError
@@ -65,6 +67,12 @@ class DockerEngine:
         _start(daemon)
         return cls(DEFAULT_SOCKET, daemon)
 
+    @classmethod
+    def find(cls) -> DockerEngine | None:
+        """The engine that answers, or None."""
+        host = os.environ.get("DOCKER_HOST") or DEFAULT_SOCKET
+        return cls(host) if _ping(host) is None else None
+
     @property
     def started_here(self) -> bool:
         """Whether `find_or_start` had to start it."""
@@ -74,6 +82,24 @@ class DockerEngine:
         """Stop the engine if it was started here."""
         if self._daemon:
             self._daemon.stop(timeout_s=30)
+
+    def remove_containers(self, *labels: str) -> None:
+        """Remove, by force, all containers that have all these labels, written ``name=value``."""
+        filters = urllib.parse.quote(json.dumps({"label": labels}))
+        _, found = self.request("GET", f"/containers/json?all=1&filters={filters}")
+        for container in found:
+            self.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+        """The HTTP status and the JSON of the answer, the last one where it is a stream of them."""
+        connection = self.connect()
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/x-tar"} if body else {})
+            response = connection.getresponse()
+            lines = [line for line in response.read().splitlines() if line.strip()]
+        finally:
+            connection.close()
+        return response.status, json.loads(lines[-1]) if lines else None
 
     def connect(self, timeout_s: float = 120.0) -> http.client.HTTPConnection:
         """A new connection to the Engine API."""

@@ -11,9 +11,8 @@ BuildKit. Each carries a digest of its archive as a label, so that an image that
 from __future__ import annotations
 
 import hashlib
-import http.client
+import http
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -54,30 +53,16 @@ def ensure_images(engine: DockerEngine) -> None:
 
 def _ensure(engine: DockerEngine, image: str, archive: bytes, *changes: list[str]) -> None:
     digest = hashlib.sha256(archive + repr(changes).encode()).hexdigest()
-    status, answer = _request(engine, "GET", f"/images/{image}/json")
+    status, answer = engine.request("GET", f"/images/{image}/json")
     labels = (answer.get("Config") or {}).get("Labels") or {} if status == http.HTTPStatus.OK else {}
     if labels.get(_DIGEST_LABEL) == digest:
         return
     repository, _, tag = image.rpartition(":")
     query: list[tuple[str, str]] = [("fromSrc", "-"), ("repo", repository), ("tag", tag)]
     query += [("changes", " ".join(change)) for change in [*changes, ["LABEL", f"{_DIGEST_LABEL}={digest}"]]]
-    status, answer = _request(engine, "POST", f"/images/create?{urllib.parse.urlencode(query)}", archive)
-    if status != http.HTTPStatus.OK or "error" in answer:
+    status, answer = engine.request("POST", f"/images/create?{urllib.parse.urlencode(query)}", archive)
+    if status != http.HTTPStatus.OK or not answer or "error" in answer:
         raise HarnessError(f"the Docker engine did not take the image {image}: {answer}")
-
-
-def _request(
-    engine: DockerEngine, method: str, path: str, body: bytes | None = None
-) -> tuple[int, dict[str, dict[str, dict[str, str]]]]:
-    """The status and the last JSON object of the answer; an import's answer is a stream of them."""
-    connection = engine.connect()
-    try:
-        connection.request(method, path, body, {"Content-Type": "application/x-tar"} if body else {})
-        response = connection.getresponse()
-        lines = [line for line in response.read().splitlines() if line.strip()]
-    finally:
-        connection.close()
-    return response.status, json.loads(lines[-1]) if lines else {}
 
 
 def _pause_archive() -> bytes:
