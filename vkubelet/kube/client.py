@@ -82,7 +82,7 @@ class KubeClient(RestClient):
         self.credentials.check_certificate()
         source = self.credentials.source
         try:
-            user = await self.reviews.self_review()
+            user = await self.reviews.review_self()
         except ApiUnavailableError as error:
             if _is_untrusted(error):
                 raise ConfigurationError(f"{source}: {error}") from error
@@ -93,7 +93,7 @@ class KubeClient(RestClient):
             raise ConfigurationError(
                 f"{source}: {self.credentials.server} does not accept these credentials: {error}"
             ) from error
-        if user.username == "system:anonymous":
+        if user.name == "system:anonymous":
             raise ConfigurationError(f"{source}: {self.credentials.server} does not know these credentials")
 
     async def cluster_id(self) -> str:

@@ -48,13 +48,9 @@ class PodApi:
             pods.extend(parse_pod(raw) for raw in page.get("items") or ())
         return pods
 
-    async def get(self, key: PodKey) -> Json:
-        """
-        The pod of that namespace and name, as it is now.
-
-        Its uid may be another one's: that is for the caller to see.
-        """
-        return await self._client.get(_path(key))
+    async def get(self, namespace: str, name: str) -> Json:
+        """The pod of that name, as it is now. Raises `NotFoundError` when there is none."""
+        return await self._client.get(_path(namespace, name))
 
     async def patch_status(self, key: PodKey, patch: Json) -> Json:
         """
@@ -64,7 +60,7 @@ class PodApi:
             ConflictError: the patch carries a uid and the pod of that name has another.
             NotFoundError: the pod is gone.
         """
-        return await self._client.patch(f"{_path(key)}/status", patch)
+        return await self._client.patch(f"{_path(key.namespace, key.name)}/status", patch)
 
     async def delete(self, key: PodKey, *, grace_period_s: int = 0) -> None:
         """
@@ -75,7 +71,7 @@ class PodApi:
             NotFoundError: it is gone already.
         """
         await self._client.delete(
-            _path(key),
+            _path(key.namespace, key.name),
             {
                 "apiVersion": "v1",
                 "kind": "DeleteOptions",
@@ -85,5 +81,5 @@ class PodApi:
         )
 
 
-def _path(key: PodKey) -> str:
-    return f"/api/v1/namespaces/{segment(key.namespace)}/pods/{segment(key.name)}"
+def _path(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{segment(namespace)}/pods/{segment(name)}"

@@ -8,8 +8,7 @@ import datetime
 
 from vkubelet.errors import ApiUnavailableError
 from vkubelet.kube.rest import RestClient, segment
-from vkubelet.model.keys import PodKey
-from vkubelet.model.pod import Json
+from vkubelet.model.pod import Json, Pod
 from vkubelet.model.references import (
     ConfigMapData,
     SecretData,
@@ -31,15 +30,15 @@ class ReferenceApi:
     def __init__(self, client: RestClient) -> None:
         self._client = client
 
-    async def config_map(self, namespace: str, name: str) -> ConfigMapData:
+    async def get_config_map(self, namespace: str, name: str) -> ConfigMapData:
         """Raises `NotFoundError` when there is none."""
         return parse_config_map(await self._client.get(_path(namespace, "configmaps", name)))
 
-    async def secret(self, namespace: str, name: str) -> SecretData:
+    async def get_secret(self, namespace: str, name: str) -> SecretData:
         """Raises `NotFoundError` when there is none."""
         return parse_secret(await self._client.get(_path(namespace, "secrets", name)))
 
-    async def create_token(self, pod: PodKey, service_account: str, key: TokenKey) -> ServiceAccountToken:
+    async def request_token(self, pod: Pod, key: TokenKey) -> ServiceAccountToken:
         """
         A token of the pod's service account, bound to the pod: it ends with it (TokenRequest).
 
@@ -48,7 +47,7 @@ class ReferenceApi:
             ConflictError: the pod was replaced by another of its name.
         """
         answer = await self._client.create(
-            f"{_path(pod.namespace, 'serviceaccounts', service_account)}/token",
+            f"{_path(pod.namespace, 'serviceaccounts', pod.service_account_name)}/token",
             {
                 "apiVersion": "authentication.k8s.io/v1",
                 "kind": "TokenRequest",
