@@ -99,6 +99,7 @@ RAW: st.SearchStrategy[Raw] = st.recursive(
 
 
 @pytest.mark.parametrize("option", ALL_OPTIONS, ids=lambda option: option.name)
+@settings(max_examples=25)
 @given(raw=RAW)
 def test_a_parser_gives_a_value_or_a_sentence_whatever_it_is_fed(option: Option, raw: Raw) -> None:
     try:

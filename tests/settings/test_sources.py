@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.settings.cases import CASES, PROVIDERS, load, problems
-from vkubelet.settings import Settings, Taint, load_settings
+from vkubelet.settings import Settings, Taint, defaults, load_settings
 from vkubelet.settings.defaults import host_root_dir, route_ip
 from vkubelet.settings.option import Option, Raw
 from vkubelet.settings.options import OPTIONS
@@ -113,6 +113,12 @@ def test_the_settings_cannot_be_changed(here: Path) -> None:
 def test_the_node_address_is_one_of_this_machine() -> None:
     with socket.socket(socket.AF_INET6 if ":" in route_ip({}) else socket.AF_INET) as listener:
         listener.bind((route_ip({}), 0))
+
+
+def test_without_a_route_the_node_address_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = ((socket.AF_INET, "255.255.255.255"),)  # a broadcast, which a plain socket may not send
+    monkeypatch.setattr(defaults, "_ELSEWHERE", nowhere)
+    assert route_ip({}) == "127.0.0.1"
 
 
 @pytest.mark.parametrize(

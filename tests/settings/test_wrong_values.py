@@ -188,6 +188,26 @@ def test_what_does_not_go_together_is_told(
     assert re.match(expected, told), told
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("VKUBELET_TAINT_KEY", "a b"), ("VKUBELET_TAINT_VALUE", "-a"), ("VKUBELET_TAINT_EFFECT", "Never")],
+)
+def test_a_part_of_the_taint_is_told_by_its_variable(here: Path, variable: str, value: str) -> None:
+    (told,) = problems({}, {variable: value})
+    assert told.startswith(f"{variable}: ")
+    assert "set by" not in told
+
+
+def test_an_empty_name_of_a_file_is_told(here: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^--config: the value is empty"):
+        load_settings({"config": ""}, {}, providers=PROVIDERS)
+
+
+def test_no_installed_provider_at_all_is_told(here: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^--provider: memory is not installed, nor is any other"):
+        load_settings({"provider": "memory", "kubeconfig": "a.kubeconfig"}, {}, providers=())
+
+
 def test_a_long_value_is_not_told_in_full(here: Path) -> None:
     (told,) = problems({"log_level": "x" * 5000})
     assert len(told) < 300

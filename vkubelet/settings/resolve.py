@@ -105,9 +105,9 @@ class _Resolution:
         """Note a problem with an option, if there is one, and where its value came from."""
         if problem is None:
             return
-        given = self.given.get(name)
-        origin = f" (set by {given.origin})" if given is not None and given.origin else ""
-        self.problems.append(f"{_BY_NAME[name].label}: {problem}{origin}")
+        given, label = self.given.get(name), _BY_NAME[name].label
+        origin = f" (set by {given.origin})" if given is not None and given.origin not in ("", label) else ""
+        self.problems.append(f"{label}: {problem}{origin}")
 
     def make_taints(self) -> None:
         """
