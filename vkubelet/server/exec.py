@@ -1,0 +1,71 @@
+"""
+``/exec``: run a command in a container, with the client's streams (`kubectl exec`).
+
+Decides who is meant and what is asked, and hands the rest to `remote_session` (streams) and the provider's
+`ExecRunner` (the command). What can be known before the upgrade is answered with an HTTP status and a line
+of text, in the kubelet's order and words; whatever happens after it is told on the error stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import structlog
+from aiohttp import web
+
+from vkubelet.errors import StreamError
+from vkubelet.model.keys import PodKey
+from vkubelet.protocols.remote_command import StreamOptions
+from vkubelet.provider import ExecRunner
+from vkubelet.server.remote_session import RemoteCommandServer, RemoteCommandSession
+
+__all__ = ["ExecHandler", "FindPod"]
+
+FindPod: TypeAlias = Callable[[str, str, str | None], PodKey | None]
+"""(namespace, name, uid or None for any) to the pod of this node, None if it has no such pod."""
+
+_PATHS = ("/exec/{namespace}/{pod}/{container}", "/exec/{namespace}/{pod}/{uid}/{container}")
+
+
+class ExecHandler:
+    """The endpoint, over one `ExecRunner`."""
+
+    def __init__(self, runner: ExecRunner, find_pod: FindPod, streams: RemoteCommandServer) -> None:
+        self._runner = runner
+        self._find_pod = find_pod
+        self._streams = streams
+
+    def routes(self) -> list[web.RouteDef]:
+        """GET and POST, with and without the pod's uid in the path."""
+        return [web.route(method, path, self.handle) for path in _PATHS for method in ("GET", "POST")]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """
+        Serve one exec, from the query's ``command`` (repeated), ``input``, ``output``, ``error``, ``tty``.
+
+        Raises:
+            StreamError: 400 for options that make no sense or an upgrade that is not to be had, 404 for a
+                pod that is not here.
+        """
+        try:
+            options = StreamOptions.from_query(request.query)
+        except ValueError as error:
+            raise StreamError(str(error), status=400) from error
+        path = request.match_info
+        key, container = self._find_pod(path["namespace"], path["pod"], path.get("uid")), path["container"]
+        if key is None:
+            raise StreamError("pod does not exist", status=404)
+        command = tuple(request.query.getall("command", ()))
+        if not command:
+            raise StreamError("you must specify at least one command for the container", status=400)
+
+        async def run(session: RemoteCommandSession) -> int:
+            return await self._runner.exec(key, container, command, session)
+
+        with structlog.contextvars.bound_contextvars(
+            operation="exec", namespace=key.namespace, pod=key.name, uid=key.uid, container=container
+        ):
+            return await self._streams.serve(
+                request, options, run, failure="error executing command in container"
+            )
