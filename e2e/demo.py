@@ -79,7 +79,7 @@ def up(progress: Progress) -> None:
         raise HarnessError(
             f"{error}\n\n{diagnosis.explain(kubectl.within(NAMESPACE), [vkubelet.log_file])}"
         ) from error
-    _tell_how_to_go_on(progress, vkubelet)
+    _tell_how_to_go_on(progress, kubectl, vkubelet)
 
 
 def down(progress: Progress) -> None:
@@ -109,7 +109,7 @@ def _control_plane() -> ControlPlane:
 
 
 def _start_cluster(progress: Progress) -> Kubectl:
-    program = Programs().kubectl()  # built here if need be, so that its step is not part of another
+    program = _kubectl_program(own_cluster=True)  # built here if need be, outside of the steps below
     control_plane = _control_plane()
     if not (control_plane.running and control_plane.is_ready()):
         with progress.step("starting a control plane"):
@@ -123,12 +123,17 @@ def _connect_users_cluster() -> Kubectl:
     kubeconfig = os.environ.get("KUBECONFIG")
     if not kubeconfig or os.pathsep in kubeconfig:
         raise HarnessError("DEMO_USE_CLUSTER=1 needs KUBECONFIG with the path of one kubeconfig")
-    found = shutil.which("kubectl")
-    kubectl = Kubectl(Path(found) if found else Programs().kubectl(), Path(kubeconfig))
+    kubectl = Kubectl(_kubectl_program(own_cluster=False), Path(kubeconfig))
     try:
         return _prepare(kubectl)
     except KubectlError as error:
         raise HarnessError(f"the cluster of KUBECONFIG={kubeconfig} cannot be used: {error}") from error
+
+
+def _kubectl_program(*, own_cluster: bool) -> Path:
+    """The user's kubectl for the user's cluster, if there is one; ours is of our control plane's version."""
+    found = None if own_cluster else shutil.which("kubectl")
+    return Path(found) if found else Programs().kubectl()
 
 
 def _prepare(kubectl: Kubectl) -> Kubectl:
@@ -272,14 +277,15 @@ def _is_ready(pod: dict[str, dict[str, list[dict[str, str]]]]) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
-def _tell_how_to_go_on(progress: Progress, vkubelet: Vkubelet) -> None:
-    log_file = vkubelet.log_file.relative_to(paths.REPOSITORY)
+def _tell_how_to_go_on(progress: Progress, kubectl: Kubectl, vkubelet: Vkubelet) -> None:
+    program = kubectl.program
+    if program.is_relative_to(paths.REPOSITORY):
+        program = program.relative_to(paths.REPOSITORY)
     progress.heading("It keeps running. To go on by hand:")
-    program = shutil.which("kubectl") or ".cache/bin/kubectl"
     progress.note(f"  export KUBECONFIG={KUBECONFIG}")
     progress.note(f"  {program} apply -f {EXAMPLE.relative_to(paths.REPOSITORY)}")
     progress.note(f"  {program} get pods -o wide")
-    progress.note(f"  tail -f {log_file}")
+    progress.note(f"  tail -f {vkubelet.log_file.relative_to(paths.REPOSITORY)}")
     progress.note("  make demo-down     # stops all of it and removes what it wrote")
 
 
@@ -290,8 +296,7 @@ def _delete_objects(progress: Progress, remembered: Remembered) -> None:
     """Delete the demo's pods and node, while its vkubelet can still stop the containers."""
     if remembered.own_cluster and not _control_plane().running:
         return
-    found = shutil.which("kubectl")
-    kubectl = Kubectl(Path(found) if found else Programs().kubectl(), KUBECONFIG)
+    kubectl = Kubectl(_kubectl_program(own_cluster=remembered.own_cluster), KUBECONFIG)
     with progress.step("deleting the demo's pods and node"):
         for what in (["namespace", NAMESPACE], ["node", remembered.node_name]):
             done = kubectl.try_run("delete", *what, "--ignore-not-found", "--timeout=60s", timeout_s=90)

@@ -20,9 +20,9 @@ import os
 import shutil
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, assert_never
 
 from e2e.harness import go, network, pki, processes
 from e2e.harness.errors import HarnessError
@@ -69,6 +69,7 @@ class ControlPlane:
         one_process: all in one process; ignored where the programs are not of our own binary.
         bind_address: where the API server listens; 0.0.0.0 lets containers reach it.
         detached: it may outlive this process.
+        flags: further ones by component; they win over ours.
 
     Attributes:
         admin_kubeconfig: for a member of system:masters.
@@ -82,11 +83,13 @@ class ControlPlane:
         one_process: bool = True,
         bind_address: str = "0.0.0.0",
         detached: bool = False,
+        flags: Mapping[Component, Sequence[str]] | None = None,
     ) -> None:
         self.directory = directory.resolve()
         self.programs = Programs()
         self.admin_kubeconfig = self.directory / "admin.kubeconfig"
         self._bind_address = bind_address
+        self._further_flags = flags or {}
         self._ports = self._read_or_choose_ports()
         self.server = f"https://127.0.0.1:{self._ports['kube-apiserver']}"
         self.pki = pki.Pki(self.directory / "pki", _api_server_names())
@@ -205,14 +208,15 @@ class ControlPlane:
         return ports
 
     def _command(self, name: str) -> list[str | Path]:
-        if name != "all":
-            return [*self.programs.command(name), *self._flags(name)]
-        command = self.programs.command("all")
-        for component in COMPONENTS:
-            command += [component, *self._flags(component)]
+        components = [component for component in COMPONENTS if name in ("all", component)]
+        command = self.programs.command(name)
+        for component in components:
+            if name == "all":
+                command.append(component)
+            command += [*self._flags(component), *self._further_flags.get(component, ())]
         return command
 
-    def _flags(self, component: str) -> list[str]:
+    def _flags(self, component: Component) -> list[str]:
         match component:
             case "etcd":
                 return self._etcd_flags()
@@ -220,8 +224,10 @@ class ControlPlane:
                 return self._api_server_flags()
             case "kube-controller-manager":
                 return self._controller_manager_flags()
-            case _:
+            case "kube-scheduler":
                 return self._scheduler_flags()
+            case _:
+                assert_never(component)
 
     def _etcd_flags(self) -> list[str]:
         client = f"http://127.0.0.1:{self._ports['etcd']}"

