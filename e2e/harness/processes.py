@@ -12,6 +12,7 @@ not reach what the child starts.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -111,8 +112,9 @@ class ManagedProcess:
 
 
 def end_orphans(directory: Path = paths.CACHE) -> None:
-    """End the recorded processes below `directory` whose owner is gone."""
-    for record_file in directory.glob("e2e/**/*.process.json"):
+    """End the processes of tests and benchmarks, recorded below `directory`, whose owner is gone."""
+    records = (directory.glob(f"{user}/**/*.process.json") for user in ("e2e", "bench"))
+    for record_file in itertools.chain.from_iterable(records):
         record = _read(record_file)
         if record.get("process") and record.get("owner") and not _find(record["owner"]):
             _end(record_file, timeout_s=5.0)
