@@ -27,7 +27,6 @@ class LineSplitter:
         self._parts = [rest] if (rest := lines.pop()) else []
         return [line for line in (first, *lines) if line]
 
-    @property
-    def has_rest(self) -> bool:
-        """The stream so far ends inside a line."""
-        return bool(self._parts)
+    def rest(self) -> bytes:
+        """What came after the last line feed; at the end of a stream, its last line."""
+        return b"".join(self._parts)

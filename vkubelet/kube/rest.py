@@ -183,8 +183,8 @@ class RestClient:
             while data := await content.readany():
                 if lines := splitter.feed(data):
                     yield lines
-        if splitter.has_rest:
-            raise ApiUnavailableError(f"WATCH {path}: the answer broke off within an event")
+        if rest := splitter.rest():
+            yield [rest]
 
     # --- one exchange -------------------------------------------------------------------------------------
 

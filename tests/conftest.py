@@ -1,0 +1,26 @@
+"""Fixtures for tests of every package."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests import fake_api_server
+from tests.fake_api_server import FakeApiServer
+from vkubelet.kube.client import KubeClient
+
+
+@pytest.fixture
+async def api_server() -> AsyncIterator[FakeApiServer]:
+    """An API server with behaviour, in this process."""
+    async with fake_api_server.serve() as server:
+        yield server
+
+
+@pytest.fixture
+async def kube_client(api_server: FakeApiServer, tmp_path: Path) -> AsyncIterator[KubeClient]:
+    """A client of `api_server`."""
+    async with KubeClient.connect(api_server.kubeconfig(tmp_path)) as client:
+        yield client
