@@ -1,0 +1,272 @@
+"""
+The kubelet server: one port, TLS, the gate, and the table of endpoint families.
+
+It knows no provider and no API server: what it can show and do comes in as `Powers`, each of which may be
+missing (the endpoint then answers 501), and who may use it as a `Gate`, without which there is no server.
+
+To end: no new connections, idle ones are closed, running requests get `shutdown_timeout_s`, then streams
+are ended and the rest is cancelled. (aiohttp's own shutdown waits, but cuts off what is still running and
+waits its time twice.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from aiohttp import hdrs, web
+
+from vkubelet.clock import Clock
+from vkubelet.errors import (
+    ConfigurationError,
+    PodNotFoundError,
+    ProviderUnavailableError,
+    StreamError,
+    VirtualKubeletError,
+)
+from vkubelet.model.keys import PodKey
+from vkubelet.provider import ExecRunner, LogSource
+from vkubelet.server.auth import Gate
+from vkubelet.server.container_logs import container_log_endpoints
+from vkubelet.server.endpoint import Handler, not_supported
+from vkubelet.server.exec import ExecHandler
+from vkubelet.server.health import HealthCheck, health_endpoints
+from vkubelet.server.pods import ListRunning, PodLookup, pod_endpoints
+from vkubelet.server.remote_session import RemoteCommandServer
+from vkubelet.server.tls import ServingTLS
+
+__all__ = ["KubeletServer", "Powers"]
+
+log = structlog.get_logger(__name__)
+
+_MAX_FIELD_BYTES: Final = 16 * 1024
+_MAX_LINE_BYTES: Final = 256 * 1024
+"""``kubectl exec`` puts its command into the request line: one argument may have 128 KiB, escaped more."""
+_KEEPALIVE_S: Final = 120.0
+"""Longer than Go's clients keep an idle connection (90 s), so that theirs is the side that closes."""
+_BACKLOG: Final = 1024
+_END_OF_STREAMS_S: Final = 1.0
+_HAS_BEGUN: Final = "vkubelet.response_has_begun"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Powers:
+    """
+    What the server shows and does.
+
+    Attributes:
+        list_running: `Provider.list_pods`.
+        health_checks: by name, for ``/healthz``, ``/livez`` and ``/readyz``; the kubelet has "syncloop".
+        readiness_checks: further ones for ``/readyz`` alone.
+    """
+
+    pods: PodLookup
+    list_running: ListRunning | None = None
+    logs: LogSource | None = None
+    exec: ExecRunner | None = None
+    health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
+    readiness_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
+
+
+class KubeletServer:
+    """Serves from entry to exit of `running`; can do so once."""
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        port: int,
+        tls: ServingTLS,
+        gate: Gate,
+        powers: Powers,
+        clock: Clock,
+        shutdown_timeout_s: float = 20.0,
+    ) -> None:
+        self._address = address
+        self._port = port
+        self._tls = tls
+        self._gate = gate
+        self._clock = clock
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._streams = RemoteCommandServer(clock)
+        self._routes = _routes(powers, self._streams, clock)
+        self._requests: set[asyncio.Task[object]] = set()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; the one that the system chose, once it is bound, where 0 was asked for."""
+        return self._port
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """
+        Listen, and keep the certificates fresh.
+
+        Raises:
+            ConfigurationError: the address or port cannot be had.
+        """
+        with _listen(self._address, self._port) as listener:
+            self._port = listener.getsockname()[1]
+            runner = self._runner()
+            await runner.setup()
+            reloading = asyncio.create_task(self._tls.run(), name="reload of serving certificates")
+            try:
+                site = web.SockSite(runner, listener, ssl_context=self._tls.context, backlog=_BACKLOG)
+                await site.start()
+                log.info("kubelet server listening", address=self._address, port=self._port)
+                yield
+            finally:
+                reloading.cancel()
+                await runner.cleanup()
+                await asyncio.wait([reloading])
+
+    def _runner(self) -> web.AppRunner:
+        application = web.Application(middlewares=[self._middleware])
+        application.router.add_routes(self._routes)
+        application.on_response_prepare.append(_note_begin)
+        application.on_shutdown.append(self._end_requests)
+        return web.AppRunner(
+            application,
+            access_log=None,
+            handler_cancellation=True,  # a client that leaves ends what was done for it
+            keepalive_timeout=_KEEPALIVE_S,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_FIELD_BYTES,
+            shutdown_timeout=_END_OF_STREAMS_S,
+        )
+
+    async def _end_requests(self, _: web.Application) -> None:
+        """Let the running requests finish in time, then end them."""
+        await _finished(self._requests, self._shutdown_timeout_s)
+        if self._streams.open_connections:
+            self._streams.shutdown()
+            await _finished(self._requests, _END_OF_STREAMS_S)
+        for request in self._requests:
+            request.cancel()
+        await _finished(self._requests, _END_OF_STREAMS_S)
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every request passes here, also one for an unknown path: judged, served, logged."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._requests.add(task)
+        started_at = self._clock.monotonic()
+        status = 0  # of one whose client has gone
+        try:
+            response = await self._answer(request, handler)
+            status = response.status
+            return response
+        finally:
+            self._requests.discard(task)
+            log.debug(
+                "request served",
+                method=request.method,
+                path=request.path,  # never the query: commands may hold secrets
+                status=status,
+                duration_s=round(self._clock.monotonic() - started_at, 6),
+            )
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await self._gate.refusal(request) or await handler(request)
+        except web.HTTPException as answer:
+            return web.Response(status=answer.status, text=f"{answer.text}\n", headers=_allow(answer))
+        except ConnectionResetError:
+            return _cut_off(request)
+        except VirtualKubeletError as error:
+            if not _has_begun(request):
+                return web.Response(status=_status_of(error), text=f"{error}\n")
+            log.warning("response broken off", path=request.path, error=str(error))
+            return _cut_off(request)
+        except Exception:  # the one boundary of the server: a bug costs one request
+            log.exception("request failed", method=request.method, path=request.path)
+            if not _has_begun(request):
+                return web.Response(status=500, text="internal error: the log of vkubelet has the details\n")
+            return _cut_off(request)
+
+
+def _routes(powers: Powers, streams: RemoteCommandServer, clock: Clock) -> list[web.RouteDef]:
+    """Everything that is served: a new family is a line here."""
+    endpoints = (
+        *health_endpoints(powers.health_checks, powers.readiness_checks),
+        *pod_endpoints(powers.pods, powers.list_running),
+        *container_log_endpoints(powers.pods, powers.logs, clock),
+    )
+    return [row for endpoint in endpoints for row in endpoint.routes()] + _exec_routes(powers, streams)
+
+
+def _exec_routes(powers: Powers, streams: RemoteCommandServer) -> list[web.RouteDef]:
+    if powers.exec is None:
+        refuse = not_supported("this node's provider cannot run commands in containers")
+        return [web.route(method, "/exec/{rest:.+}", refuse) for method in ("GET", "POST")]
+
+    def find_key(namespace: str, name: str, uid: str | None) -> PodKey | None:
+        pod = powers.pods.pod(namespace, name, uid)
+        return pod.key if pod is not None else None
+
+    return ExecHandler(powers.exec, find_key, streams).routes()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    is_ipv6 = ":" in address
+    try:
+        return socket.create_server(
+            (address, port),
+            family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
+            backlog=_BACKLOG,
+            dualstack_ipv6=address == "::" and socket.has_dualstack_ipv6(),
+        )
+    except OSError as error:
+        match error.errno:
+            case errno.EADDRINUSE:
+                problem = (
+                    f"--port {port} is taken on {address}: stop what listens there or choose another port"
+                )
+            case errno.EACCES:
+                problem = f"--port {port} may not be used: choose one above 1023"
+            case _:
+                problem = f"--address {address} with --port {port} cannot be served on: {error.strerror}"
+        raise ConfigurationError(problem) from error
+
+
+async def _finished(tasks: set[asyncio.Task[object]], timeout_s: float) -> None:
+    if tasks:
+        await asyncio.wait(tuple(tasks), timeout=timeout_s)
+
+
+async def _note_begin(request: web.Request, _: web.StreamResponse) -> None:
+    request[_HAS_BEGUN] = True
+
+
+def _has_begun(request: web.Request) -> bool:
+    return _HAS_BEGUN in request
+
+
+def _cut_off(request: web.Request) -> web.Response:
+    """Close without the end that the protocol asks for, so that nobody takes the part for the whole."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=500)
+
+
+def _allow(answer: web.HTTPException) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name == hdrs.ALLOW}
+
+
+def _status_of(error: VirtualKubeletError) -> int:
+    match error:
+        case StreamError():
+            return error.status
+        case PodNotFoundError():
+            return 404
+        case ProviderUnavailableError():
+            return 503
+        case _:
+            return 500
