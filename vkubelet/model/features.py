@@ -1,0 +1,205 @@
+"""
+Which fields of a pod a provider serves, as one tree, and which fields of a pod are not in it.
+
+A field that nobody serves must not be ignored: the pod would run and do something else than it says. So a
+provider declares a `FieldTree`; what a pod sets beyond it is named by path, and the pod is refused with that.
+The tree is data, because the same table can be printed as documentation and checked before anything runs.
+A list of refused fields was turned down: it lets every field through that a later Kubernetes invents.
+
+`KUBERUNTIME_FIELDS` is what the pod engine serves on any container runtime. To serve one more field, add it
+there; for one runtime alone, build on its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from vkubelet.model.pod import Json
+
+__all__ = [
+    "CONTAINER_FIELDS",
+    "INIT_CONTAINER_FIELDS",
+    "KUBERUNTIME_FIELDS",
+    "VOLUME_FIELDS",
+    "FieldTree",
+    "Rule",
+    "only",
+    "served",
+    "unsupported_fields",
+]
+
+Rule: TypeAlias = Callable[[Any, Json], bool]
+"""Whether a value, in a pod of that spec, is served."""
+
+FieldTree: TypeAlias = "Mapping[str, Rule | FieldTree]"
+"""The served fields of an object; of each object in a list where the value is a list."""
+
+
+def unsupported_fields(pod_raw: Json, supported: FieldTree) -> tuple[str, ...]:
+    """
+    The paths of what the pod's spec asks for beyond `supported`, such as ``spec.containers[0].lifecycle``.
+
+    A value that asks for nothing is harmless, wherever it stands: null, false, empty text, list or object.
+    """
+    spec: Json = pod_raw["spec"]
+    return tuple(_unsupported("spec", spec, supported, spec))
+
+
+def _unsupported(path: str, value: Any, supported: Rule | FieldTree, spec: Json) -> Iterator[str]:
+    if _is_harmless(value):
+        return
+    if callable(supported):
+        if not supported(value, spec):
+            yield path
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unsupported(f"{path}[{index}]", item, supported, spec)
+    elif isinstance(value, dict):
+        for name, field in value.items():
+            yield from _unsupported(f"{path}.{name}", field, supported.get(name, _refused), spec)
+    else:
+        yield path
+
+
+def _is_harmless(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})
+
+
+# --- rules ------------------------------------------------------------------------------------------------
+
+
+def served(value: Any, spec: Json) -> bool:
+    """Whatever it says."""
+    del value, spec
+    return True
+
+
+def _refused(value: Any, spec: Json) -> bool:
+    del value, spec
+    return False
+
+
+def only(*values: Any) -> Rule:
+    """These values and no others."""
+
+    def rule(value: Any, spec: Json) -> bool:
+        del spec
+        return value in values
+
+    return rule
+
+
+def _on_host_network(value: Any, spec: Json) -> bool:
+    """`hostPort`: on the host's network the port is the host's anyway; else it would have to be mapped."""
+    del value
+    return bool(spec.get("hostNetwork"))
+
+
+# --- what the pod engine serves ---------------------------------------------------------------------------
+
+
+def _all(*names: str) -> FieldTree:
+    return dict.fromkeys(names, served)
+
+
+_PROFILE: FieldTree = {"type": only("RuntimeDefault", "Unconfined")}
+
+_CONTAINER_SECURITY: FieldTree = {
+    **_all("runAsUser", "runAsGroup", "runAsNonRoot", "privileged", "readOnlyRootFilesystem"),
+    "allowPrivilegeEscalation": served,
+    "capabilities": _all("add", "drop"),
+    "seccompProfile": _PROFILE,
+    "procMount": only("Default"),
+}
+
+_ITEMS: FieldTree = _all("key", "path", "mode")
+_DOWNWARD_ITEMS: FieldTree = _all("path", "mode", "fieldRef", "resourceFieldRef")
+
+CONTAINER_FIELDS: FieldTree = MappingProxyType(
+    {
+        **_all("name", "image", "command", "args", "workingDir", "imagePullPolicy"),
+        **_all("terminationMessagePath", "terminationMessagePolicy", "stdin", "stdinOnce", "tty"),
+        "ports": {
+            **_all("name", "containerPort", "protocol"),
+            "hostPort": _on_host_network,
+            "hostIP": _on_host_network,
+        },
+        "envFrom": _all("prefix", "configMapRef", "secretRef"),
+        "env": {
+            **_all("name", "value"),
+            "valueFrom": _all("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef"),
+        },
+        "resources": {"requests": served, "limits": _all("cpu", "memory")},
+        "resizePolicy": served,  # the API server's default; resources do not change in place
+        "volumeMounts": {
+            **_all("name", "mountPath", "readOnly"),
+            "recursiveReadOnly": only("Disabled", "IfPossible"),
+            "mountPropagation": only("None"),
+        },
+        "securityContext": _CONTAINER_SECURITY,
+    }
+)
+"""An app container."""
+
+INIT_CONTAINER_FIELDS: FieldTree = CONTAINER_FIELDS
+"""An init container that runs to its end; `restartPolicy`, which makes a sidecar of it, is not in it."""
+
+VOLUME_FIELDS: FieldTree = MappingProxyType(
+    {
+        "name": served,
+        "emptyDir": {},
+        "configMap": {**_all("name", "defaultMode", "optional"), "items": _ITEMS},
+        "secret": {**_all("secretName", "defaultMode", "optional"), "items": _ITEMS},
+        "downwardAPI": {"defaultMode": served, "items": _DOWNWARD_ITEMS},
+        "projected": {
+            "defaultMode": served,
+            "sources": {
+                "configMap": {**_all("name", "optional"), "items": _ITEMS},
+                "secret": {**_all("name", "optional"), "items": _ITEMS},
+                "downwardAPI": {"items": _DOWNWARD_ITEMS},
+                "serviceAccountToken": _all("audience", "expirationSeconds", "path"),
+            },
+        },
+    }
+)
+"""`spec.volumes`: an emptyDir on disk and files from the API server."""
+
+_SCHEDULING: FieldTree = _all(
+    "nodeName",
+    "nodeSelector",
+    "affinity",
+    "tolerations",
+    "topologySpreadConstraints",
+    "schedulerName",
+    "schedulingGates",
+    "schedulingGroup",
+    "workloadRef",
+    "priority",
+    "priorityClassName",
+    "preemptionPolicy",
+    "overhead",
+)
+"""Over when a pod comes to a node."""
+
+KUBERUNTIME_FIELDS: FieldTree = MappingProxyType(
+    {
+        **_SCHEDULING,
+        **_all("restartPolicy", "terminationGracePeriodSeconds", "activeDeadlineSeconds", "readinessGates"),
+        **_all("serviceAccountName", "serviceAccount", "automountServiceAccountToken", "imagePullSecrets"),
+        **_all("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "enableServiceLinks"),
+        **_all("hostname", "hostnameOverride", "subdomain", "hostAliases", "dnsPolicy", "dnsConfig"),
+        "hostUsers": only(True),
+        "os": {"name": only("linux")},
+        "containers": CONTAINER_FIELDS,
+        "initContainers": INIT_CONTAINER_FIELDS,
+        "volumes": VOLUME_FIELDS,
+        "securityContext": {
+            **_all("runAsUser", "runAsGroup", "runAsNonRoot", "supplementalGroups"),
+            "supplementalGroupsPolicy": only("Merge"),
+            "seccompProfile": _PROFILE,
+        },
+    }
+)
+"""`spec` of a pod that the pod engine can run."""
