@@ -1,0 +1,259 @@
+"""
+Commands in a container, over a hijacked connection.
+
+Output is passed on in chunks as large as come, one write at a time, so a slow reader slows the command;
+input likewise. The end of output is the command's end; its exit code is asked for after that.
+
+A command that cannot be started (no such file) is told by the engine as text on stdout and exit code 126,
+like output of the command itself. The kubelet over a CRI runtime answers with an error instead, and so does
+this: `StreamError` with the engine's words, whenever the engine says that there never was a process.
+
+The Engine API cannot end a command. A cancelled one loses its input and output, and where the engine is on
+this machine its process is killed, if it is certain that it belongs to the container. On another machine a
+command that ignores both runs on until its container ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from providers.docker.client import EngineClient, EngineError
+from providers.docker.hijack import HijackedConnection
+from providers.docker.stdcopy import Demultiplexer, Piece, StreamId
+from vkubelet.clock import Clock
+from vkubelet.errors import ProviderError, ProviderUnavailableError, RemoteProtocolError, StreamError
+from vkubelet.kuberuntime.contract import ExecResult
+from vkubelet.provider import ByteSink, ExecIO, TerminalSize
+
+__all__ = ["run_command", "run_command_sync"]
+
+log = structlog.get_logger(__name__)
+
+_START_FAILURE = b"OCI runtime exec failed"
+_NOT_STARTED_EXIT_CODES = frozenset({126, 127})
+_FIRST_POLL_S = 0.01
+_LONGEST_POLL_S = 0.5
+_RESIZE_ATTEMPTS = 8
+_END_TIMEOUT_S = 3.0
+_MAX_SYNC_OUTPUT_BYTES = 16 << 20
+
+
+async def run_command(
+    client: EngineClient, clock: Clock, container_id: str, command: Sequence[str], io: ExecIO
+) -> int:
+    """
+    See `ExecRunner.exec`.
+
+    Raises:
+        PodNotFoundError: there is no such container.
+        StreamError: it does not run, or the command could not be started.
+    """
+    try:
+        exec_id = await _create(client, container_id, command, io)
+        connection = await client.hijack(f"/exec/{exec_id}/start", {"Detach": False, "Tty": io.tty})
+    except (EngineError, ProviderUnavailableError) as error:
+        raise StreamError(str(error), status=500) from error
+    over = False
+    try:
+        failure = await _Streams(client, clock, exec_id, connection, io).run()
+        exit_code, never_ran = await _exit_code(client, clock, exec_id)
+        over = True
+    except (ProviderError, RemoteProtocolError) as error:
+        raise StreamError(f"the connection to the Docker engine failed: {error}", status=500) from error
+    finally:
+        connection.close()
+        if not over:
+            await _end(client, clock, container_id, exec_id)
+    if failure and never_ran:
+        raise StreamError(failure.decode(errors="replace").strip(), status=500)
+    if failure and io.stdout is not None:
+        await io.stdout.write(failure)
+    return exit_code
+
+
+async def run_command_sync(
+    client: EngineClient, clock: Clock, container_id: str, command: Sequence[str], timeout_s: float
+) -> ExecResult:
+    """See `ContainerRuntime.exec_sync`; of each output the first 16 MiB are kept, as CRI runtimes do."""
+    io = _Collected()
+    async with asyncio.timeout(timeout_s):
+        exit_code = await run_command(client, clock, container_id, command, io)
+    return ExecResult(exit_code, bytes(io.stdout.data), bytes(io.stderr.data))
+
+
+class _Buffer:
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        self.data += data[: _MAX_SYNC_OUTPUT_BYTES - len(self.data)]
+
+
+class _Collected:
+    """An `ExecIO` that keeps the output and gives no input."""
+
+    def __init__(self) -> None:
+        self.stdin: AsyncIterator[bytes] | None = None
+        self.stdout = _Buffer()
+        self.stderr = _Buffer()
+        self.tty = False
+        self.resizes: AsyncIterator[TerminalSize] | None = None
+
+
+async def _create(client: EngineClient, container_id: str, command: Sequence[str], io: ExecIO) -> str:
+    body = {
+        "Cmd": list(command),
+        "AttachStdin": io.stdin is not None,
+        "AttachStdout": io.stdout is not None,
+        "AttachStderr": io.stderr is not None and not io.tty,
+        "Tty": io.tty,
+    }
+    return str((await client.post(f"/containers/{container_id}/exec", body=body))["Id"])
+
+
+class _Streams:
+    """The streams of one command that has been started."""
+
+    def __init__(
+        self, client: EngineClient, clock: Clock, exec_id: str, connection: HijackedConnection, io: ExecIO
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._exec_id = exec_id
+        self._connection = connection
+        self._io = io
+
+    async def run(self) -> bytes:
+        """
+        Move everything until output ends.
+
+        Returns output that was held back because it looks like the engine's failure to start the command.
+        """
+        helpers = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                if self._io.stdin is not None:
+                    helpers.append(group.create_task(self._move_input(self._io.stdin), name="exec stdin"))
+                if self._io.resizes is not None:
+                    helpers.append(group.create_task(self._resize(self._io.resizes), name="exec resize"))
+                held = await (self._move_terminal() if self._io.tty else self._move_output())
+                for helper in helpers:
+                    helper.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return held
+
+    async def _move_terminal(self) -> bytes:
+        held = b""
+        first = True
+        while data := await self._connection.read():
+            if held or (first and data.startswith(_START_FAILURE)):
+                held += data
+            else:
+                await _write(self._io.stdout, data)
+            first = False
+        return held
+
+    async def _move_output(self) -> bytes:
+        demultiplexer = Demultiplexer()
+        held = b""
+        first = True
+        while data := await self._connection.read():
+            for piece in demultiplexer.receive_data(data):
+                if held or (first and piece.data.startswith(_START_FAILURE)):
+                    held += piece.data
+                else:
+                    await self._hand_on(piece)
+                first = False
+        return held
+
+    async def _hand_on(self, piece: Piece) -> None:
+        if piece.stream is StreamId.SYSTEM_ERROR:
+            raise StreamError(piece.data.decode(errors="replace").strip())
+        await _write(self._io.stderr if piece.stream is StreamId.STDERR else self._io.stdout, piece.data)
+
+    async def _move_input(self, stdin: AsyncIterator[bytes]) -> None:
+        async for data in stdin:
+            try:
+                await self._connection.write(data)
+            except OSError:
+                return  # the command has ended or has closed its input
+        try:
+            await self._connection.write_eof()
+        except OSError:
+            return
+
+    async def _resize(self, sizes: AsyncIterator[TerminalSize]) -> None:
+        async for size in sizes:
+            params = {"h": str(size.height), "w": str(size.width)}
+            for attempt in range(_RESIZE_ATTEMPTS):
+                try:
+                    await self._client.call("POST", f"/exec/{self._exec_id}/resize", params)
+                    break
+                except ProviderError as error:  # not started yet, or ended already
+                    log.debug("terminal not resized", attempt=attempt, error=str(error))
+                    await self._clock.sleep(_FIRST_POLL_S * 2**attempt)
+
+
+async def _write(sink: ByteSink | None, data: bytes) -> None:
+    if sink is not None:
+        await sink.write(data)
+
+
+async def _exit_code(client: EngineClient, clock: Clock, exec_id: str) -> tuple[int, bool]:
+    """The exit code, and whether there never was a process; waits while the engine says that it runs."""
+    delay_s = _FIRST_POLL_S
+    while (state := await client.get(f"/exec/{exec_id}/json")).get("Running"):
+        await clock.sleep(delay_s)
+        delay_s = min(delay_s * 2, _LONGEST_POLL_S)
+    exit_code = state.get("ExitCode")
+    if exit_code is None:
+        raise StreamError("the Docker engine does not know how the command ended")
+    return int(exit_code), not state.get("Pid") and exit_code in _NOT_STARTED_EXIT_CODES
+
+
+async def _end(client: EngineClient, clock: Clock, container_id: str, exec_id: str) -> None:
+    """End a command that is not wanted any more, as far as that can be done; see the module's docstring."""
+    try:
+        async with asyncio.timeout(_END_TIMEOUT_S):
+            state = await _started(client, clock, exec_id)
+    except (ProviderError, TimeoutError) as error:
+        log.warning("command may run on", container_id=container_id, error=str(error))
+        return
+    if state.get("Running") and not _kill(client, container_id, int(state.get("Pid") or 0)):
+        log.warning("command runs on, the engine cannot end it", container_id=container_id)
+
+
+async def _started(client: EngineClient, clock: Clock, exec_id: str) -> dict[str, Any]:
+    """The state of a command once it has a process or has ended."""
+    while True:
+        state: dict[str, Any] = await client.get(f"/exec/{exec_id}/json")
+        if state.get("Pid") or state.get("ExitCode") is not None:
+            return state
+        await clock.sleep(_FIRST_POLL_S)
+
+
+def _kill(client: EngineClient, container_id: str, pid: int) -> bool:
+    """Kill a process of this machine if it is one of the container's; a pidfd cannot hit its successor."""
+    if client.endpoint.unix_path is None or pid <= 0:
+        return False
+    try:
+        process = os.pidfd_open(pid)
+    except (OSError, AttributeError):  # gone, not permitted, or not Linux
+        return False
+    try:
+        if container_id not in Path(f"/proc/{pid}/cgroup").read_text():
+            return False
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(process)
+    return True
