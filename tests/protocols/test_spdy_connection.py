@@ -86,6 +86,27 @@ def test_a_stream_opened_with_fin_is_ended_from_its_start() -> None:
     assert events == [spdy.StreamOpened(1, {"streamtype": "stdin"}), spdy.StreamEnded(1)]
 
 
+def test_a_reply_may_end_the_way_back_at_once() -> None:
+    pair = ConnectionPair()
+    stream_id = pair.client.open_stream({}, end_stream=True)
+    assert pair.exchange()[1] == [spdy.StreamOpened(1, {}), spdy.StreamEnded(1)]
+    pair.server.reply(stream_id, end_stream=True)
+    assert pair.exchange()[0] == [spdy.StreamReplied(1, {}), spdy.StreamEnded(1)]
+    assert not pair.client.is_open(stream_id)
+    assert not pair.server.is_open(stream_id)
+
+
+def test_headers_may_follow_on_an_open_stream() -> None:
+    compressor = HeaderCompressor()
+    opening = frames.serialize(frames.SynStream(1, compressor.compress({"first": "yes"})))
+    more = frames.serialize(frames.Headers(1, compressor.compress({"later": "too"}), fin=True))
+    assert _server().receive_data(opening + more) == [
+        spdy.StreamOpened(1, {"first": "yes"}),
+        spdy.HeadersReceived(1, {"later": "too"}),
+        spdy.StreamEnded(1),
+    ]
+
+
 def test_a_reset_ends_both_directions() -> None:
     pair = ConnectionPair()
     stream_id = pair.open_stream("data")
@@ -292,6 +313,12 @@ def test_a_peer_that_shows_windows_is_granted_what_was_consumed() -> None:
         frames.WindowUpdate(0, 40_000),
         frames.WindowUpdate(stream_id, 40_000),
     ]
+
+
+def test_window_updates_and_settings_that_concern_nothing_are_ignored() -> None:
+    server = _server()
+    update, settings = frames.WindowUpdate(99, 5), frames.Settings(((4, 100),))
+    assert server.receive_data(frames.serialize(update) + frames.serialize(settings)) == []
 
 
 def test_a_stream_window_beyond_its_limit_resets_the_stream() -> None:
