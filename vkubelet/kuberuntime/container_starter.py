@@ -1,0 +1,173 @@
+"""
+Starting one attempt of one container: image, configuration, create, start; and what is said when it fails.
+
+The steps, reasons and Events are the kubelet's (`startContainer`). A failure is noted in the pod's memory as
+a reason to wait, and tried again later; it never concerns the other containers of the pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Callable
+
+from vkubelet.errors import (
+    InvalidPodError,
+    PodNotFoundError,
+    PodReferenceError,
+    ProviderError,
+    ProviderUnavailableError,
+)
+from vkubelet.kuberuntime import delays, pod_config
+from vkubelet.kuberuntime.actions import StartContainer
+from vkubelet.kuberuntime.contract import (
+    ContainerConfig,
+    ContainerRuntime,
+    Image,
+    RuntimePod,
+    SandboxConfig,
+)
+from vkubelet.kuberuntime.history import has_ended
+from vkubelet.kuberuntime.images import ImageManager
+from vkubelet.kuberuntime.pod_memory import Blocked, PodMemory
+from vkubelet.kuberuntime.volumes import VolumeManager
+from vkubelet.model.observations import Waiting
+from vkubelet.model.pod import Pod
+from vkubelet.provider import ProviderContext
+
+__all__ = ["ContainerStarter"]
+
+
+class ContainerStarter:
+    """
+    Starts containers of all pods.
+
+    Args:
+        node: what a configuration needs to know of the node.
+        slots: bounds how many are being made at the same time.
+    """
+
+    def __init__(
+        self,
+        runtime: ContainerRuntime,
+        context: ProviderContext,
+        images: ImageManager,
+        volumes: VolumeManager,
+        node: Callable[[], pod_config.NodeFacts],
+        slots: asyncio.Semaphore,
+    ) -> None:
+        self._runtime = runtime
+        self._host = context.host
+        self._clock = context.clock
+        self._images = images
+        self._volumes = volumes
+        self._slots = slots
+        self._node = node
+
+    def sandbox_config(self, pod: Pod, attempt: int) -> SandboxConfig:
+        """The sandbox of that attempt; the pod's owner is told what of its DNS settings cannot be had."""
+        for warning in pod_config.pod_dns(pod, self._node()).warnings:
+            self._host.record_event(pod.key, "Warning", warning.reason, warning.message)
+        return pod_config.sandbox_config(pod, attempt, self._node())
+
+    async def start(self, memory: PodMemory, status: RuntimePod, action: StartContainer) -> bool:
+        """
+        Bring the attempt to run.
+
+        Returns:
+            Whether anything has changed in the runtime; otherwise the reason is in `memory.blocked`.
+
+        Raises:
+            ProviderUnavailableError: the engine does not answer.
+            InvalidPodError: it refuses the configuration for good.
+        """
+        pod, name = memory.pod, action.container.name
+        assert pod is not None
+        container_id = action.existing_id
+        if container_id is None:
+            image = await self._images.ensure(pod, action.container, memory.references)
+            if not isinstance(image, Image):
+                memory.blocked[name] = image
+                return False
+            container_id = await self._create(memory, pod, status, action, image)
+            if container_id is None:
+                return False
+        return await self._run(memory, pod, action, container_id)
+
+    async def _create(
+        self, memory: PodMemory, pod: Pod, status: RuntimePod, action: StartContainer, image: Image
+    ) -> str | None:
+        sandbox = pod_config.sandbox_config(pod, _sandbox_attempt(status, action), self._node())
+        try:
+            config = self._config(memory, pod, status, action, image)
+        except (PodReferenceError, pod_config.ContainerConfigError, OSError) as error:
+            self._block(memory, action, "CreateContainerConfigError", str(error), needs_references=True)
+            return None
+        try:
+            async with self._slots:
+                container_id = await self._runtime.create_container(action.sandbox_id, config, sandbox)
+        except (ProviderUnavailableError, InvalidPodError, PodNotFoundError):
+            raise
+        except ProviderError as error:
+            self._block(memory, action, "CreateContainerError", str(error))
+            return None
+        self._tell(pod, action, "Created", "Container created")
+        return container_id
+
+    def _config(
+        self, memory: PodMemory, pod: Pod, status: RuntimePod, action: StartContainer, image: Image
+    ) -> ContainerConfig:
+        ips = next((s.ips for s in status.sandboxes if s.id == action.sandbox_id), ())
+        mounts = self._volumes.mounts(pod, action.container, action.attempt)
+        return pod_config.container_config(
+            pod, action, image, memory.references, self._node(), pod_ips=ips, mounts=mounts
+        )
+
+    async def _run(self, memory: PodMemory, pod: Pod, action: StartContainer, container_id: str) -> bool:
+        name = action.container.name
+        try:
+            async with self._slots:
+                await self._runtime.start_container(container_id)
+        except (ProviderUnavailableError, InvalidPodError, PodNotFoundError):
+            raise
+        except ProviderError as error:
+            over = await self._is_over(memory, container_id)
+            self._block(memory, action, "RunContainerError", str(error), retry_s=0.0 if over else None)
+            memory.restarting -= {name}
+            return over
+        memory.blocked.pop(name, None)
+        memory.restarting -= {name}
+        self._tell(pod, action, "Started", "Container started")
+        return True
+
+    async def _is_over(self, memory: PodMemory, container_id: str) -> bool:
+        """The runtime counts the failed start as an attempt, so back-off is decided by that."""
+        status = await self._runtime.pod_status(memory.key)
+        return any(c.id == container_id and has_ended(c) for c in status.containers)
+
+    def _block(
+        self,
+        memory: PodMemory,
+        action: StartContainer,
+        reason: str,
+        message: str,
+        *,
+        retry_s: float | None = None,
+        needs_references: bool = False,
+    ) -> None:
+        assert memory.pod is not None
+        retry_s = delays.SYNC_RETRY_S if retry_s is None else retry_s
+        retry_at = self._clock.now() + datetime.timedelta(seconds=retry_s)
+        memory.blocked[action.container.name] = Blocked(Waiting(reason, message), retry_at, needs_references)
+        self._tell(memory.pod, action, "Failed", f"Error: {message}", warning=True)
+
+    def _tell(
+        self, pod: Pod, action: StartContainer, reason: str, message: str, *, warning: bool = False
+    ) -> None:
+        self._host.record_event(
+            pod.key, "Warning" if warning else "Normal", reason, message, action.container.name
+        )
+
+
+def _sandbox_attempt(status: RuntimePod, action: StartContainer) -> int:
+    return next((s.attempt for s in status.sandboxes if s.id == action.sandbox_id), 0)

@@ -1,0 +1,108 @@
+"""
+Which container a log or a command is meant for, and the kubelet's answers where there is none.
+
+Pods are looked up in the runtime, so streams work for pods that this process has not seen before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+
+from vkubelet.errors import PodNotFoundError, StreamError
+from vkubelet.kuberuntime.contract import ContainerInfo, ContainerRuntime, ContainerStatus
+from vkubelet.kuberuntime.history import has_ended
+from vkubelet.model.keys import PodKey
+from vkubelet.model.observations import PodObservation, Waiting
+from vkubelet.provider import LogOptions
+
+__all__ = ["container_logs", "running_container"]
+
+_WAITS = {
+    "ErrImagePull": "image can't be pulled",
+    "ImagePullBackOff": "trying and failing to pull image",
+}
+
+
+@contextlib.asynccontextmanager
+async def container_logs(
+    runtime: ContainerRuntime,
+    observation: Callable[[PodKey], PodObservation | None],
+    key: PodKey,
+    container: str,
+    options: LogOptions,
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """
+    The log of a container: of its present attempt if it runs or ran, else of the last one that did.
+
+    Raises:
+        PodNotFoundError: there is no such pod.
+        StreamError: 400, it has written nothing yet, with the kubelet's reason.
+    """
+    attempts = await _attempts(runtime, key, container)
+    seen = observation(key)
+    if options.previous:
+        chosen = _previous(attempts, seen, container)
+        if chosen is None:
+            raise StreamError(
+                f'previous terminated container "{container}" in pod "{key.name}" not found', status=400
+            )
+    else:
+        chosen = next((i for i in attempts if i.started_at is not None), None)
+        if chosen is None:
+            raise _nothing_yet(key, container, seen, known=bool(attempts))
+    resolved = dataclasses.replace(options, previous=False)
+    async with runtime.container_logs(chosen.id, resolved) as chunks:
+        yield chunks
+
+
+async def running_container(runtime: ContainerRuntime, key: PodKey, container: str) -> str:
+    """
+    The id of the running attempt.
+
+    Raises:
+        PodNotFoundError: there is no such pod.
+        StreamError: the container does not run.
+    """
+    for info in await _attempts(runtime, key, container):
+        if info.status is ContainerStatus.RUNNING:
+            return info.id
+    raise StreamError(f'container not found ("{container}")', status=500)
+
+
+async def _attempts(runtime: ContainerRuntime, key: PodKey, container: str) -> list[ContainerInfo]:
+    """Newest first."""
+    status = await runtime.pod_status(key)
+    if not status.sandboxes and not status.containers:
+        raise PodNotFoundError(f'pod "{key.name}" not found')
+    attempts = [c for c in status.containers if c.name == container]
+    return sorted(attempts, key=lambda c: c.attempt, reverse=True)
+
+
+def _previous(
+    attempts: list[ContainerInfo], seen: PodObservation | None, container: str
+) -> ContainerInfo | None:
+    """
+    What `lastState` shows: the attempt before the present one.
+
+    While the container waits for its next attempt, the present one is already the last.
+    """
+    ended = [i for i in attempts if has_ended(i) and i.started_at is not None]
+    observed = [c for c in seen.containers if c.name == container] if seen is not None else []
+    if observed and isinstance(observed[0].state, Waiting):
+        return next(iter(ended), None)
+    return next((i for i in ended if i is not attempts[0]), None)
+
+
+def _nothing_yet(key: PodKey, container: str, seen: PodObservation | None, *, known: bool) -> StreamError:
+    where = f'container "{container}" in pod "{key.name}"'
+    observed = [c for c in seen.containers if c.name == container] if seen is not None else []
+    state = observed[0].state if observed else None
+    if isinstance(state, Waiting) and state.reason:
+        return StreamError(
+            f"{where} is waiting to start: {_WAITS.get(state.reason, state.reason)}", status=400
+        )
+    if known or seen is None or not seen.terminated:
+        return StreamError(f"{where} is waiting to start: ContainerCreating", status=400)
+    return StreamError(f"{where} is not available", status=400)
