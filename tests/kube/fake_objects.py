@@ -194,7 +194,7 @@ class FakeObjects:
         old = self._find(*key)
         present = old["metadata"]["uid"]
         if uid is not None and uid != present:
-            message = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {present}"
+            message = f"the UID in the precondition ({uid}) does not match the UID in record ({present})"
             raise StatusError(409, "Conflict", self._conflict(key, message))
         grace_s = _grace_s(old, grace_period_s) if resource == "pods" else 0
         if grace_s == 0 and not old["metadata"].get("finalizers"):
@@ -214,11 +214,9 @@ class FakeObjects:
         if "deletionTimestamp" in metadata and metadata.get("deletionGracePeriodSeconds", 0) <= grace_s:
             return copy.deepcopy(old)
         new = copy.deepcopy(old)
-        new["metadata"] |= {
-            "deletionTimestamp": now(grace_s),
-            "deletionGracePeriodSeconds": grace_s,
-            "generation": metadata.get("generation", 0) + 1,
-        }
+        if "deletionTimestamp" not in metadata:
+            new["metadata"]["generation"] = metadata.get("generation", 0) + 1
+        new["metadata"] |= {"deletionTimestamp": now(grace_s), "deletionGracePeriodSeconds": grace_s}
         self._store(key, new, "MODIFIED")
         return copy.deepcopy(new)
 
@@ -285,18 +283,15 @@ class FakeObjects:
             raise StatusError(403, "Forbidden", message, details=causes)
 
     def _check_unchanged(self, key: tuple[str, str, str], old: Json, sent: Json) -> None:
-        for name in ("uid", "resourceVersion"):
-            if sent.get(name) and sent[name] != old["metadata"][name]:
-                message = (
-                    "the object has been modified; "
-                    "please apply your changes to the latest version and try again"
-                )
-                if name == "uid":
-                    message = (
-                        f"Precondition failed: UID in precondition: {sent[name]}, "
-                        f"UID in object meta: {old['metadata'][name]}"
-                    )
-                raise StatusError(409, "Conflict", self._conflict(key, message))
+        uid, version = sent.get("uid"), sent.get("resourceVersion")
+        if uid and uid != old["metadata"]["uid"]:
+            message = f'{KINDS[key[0]].kind} "{key[2]}" is invalid: metadata.uid: Invalid value: "{uid}": '
+            raise StatusError(422, "Invalid", message + "field is immutable")
+        if version and version != "0" and version != old["metadata"]["resourceVersion"]:
+            message = (
+                "the object has been modified; please apply your changes to the latest version and try again"
+            )
+            raise StatusError(409, "Conflict", self._conflict(key, message))
 
     @staticmethod
     def _conflict(key: tuple[str, str, str], message: str) -> str:

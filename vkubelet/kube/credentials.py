@@ -181,6 +181,7 @@ async def _from_kubeconfig(path: Path, clock: Clock) -> Credentials:
     source = f"--kubeconfig {path}"
     if not path.is_file():  # noqa: ASYNC240 - once, at the start
         raise ConfigurationError(f"{source}: there is no such file")
+    _check_shape(path, source)
     loaded = _Loaded()
     with tempfile.TemporaryDirectory(prefix="vkubelet-") as scratch:
         try:
@@ -197,6 +198,19 @@ async def _from_kubeconfig(path: Path, clock: Clock) -> Credentials:
             raise ConfigurationError(f"{source}: not a usable kubeconfig: {_words(error)}") from error
         finally:
             _forget_files_in(scratch)
+
+
+def _check_shape(path: Path, source: str) -> None:
+    """Say what is missing in words; the loader would stumble over it."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{source}: it cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ConfigurationError(f"{source}: this is no kubeconfig")
+    for key in ("clusters", "contexts", "users"):
+        if not isinstance(config.get(key) or [], list):
+            raise ConfigurationError(f"{source}: {key} must be a list")
 
 
 def _reloading(loader: Any, loaded: _Loaded) -> Callable[[bool], Awaitable[None]] | None:

@@ -36,7 +36,7 @@ def status_patch(
     From one pod status to another, for ``pods/status``.
 
     Args:
-        uid: of the pod; the API server answers 409 when the name has another one by then.
+        uid: of the pod; the API server refuses the patch when the name has another one by then.
         old_status: as the API server has it.
         new_status: the fields of `model.status.OWNED_FIELDS`; one of them that is absent is removed, every
             other field of `old_status` stays.
@@ -176,9 +176,23 @@ def _replacement(name: str, old: Any, new: Any) -> Any:
     """The value that makes the field `new`; None removes it."""
     if name in _REPLACED_LISTS and old and new:
         return [*new, {"$patch": "replace"}]
-    return new or None
+    return None if _is_empty(new) else new
 
 
 def _equal(old: Any, new: Any) -> bool:
-    """The same for the API server, to which null, absent and empty are one."""
-    return old == new or (not old and not new)
+    """
+    The same for the API server, to which null, absent and empty are one.
+
+    In objects that it has stored, it fills such fields in (``lastState: {}``). False and 0 are values.
+    """
+    if old == new:
+        return True
+    if isinstance(old, dict) and isinstance(new, dict):
+        return all(_equal(old.get(key), new.get(key)) for key in old.keys() | new.keys())
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return all(map(_equal, old, new))
+    return _is_empty(old) and _is_empty(new)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str | dict | list | tuple) and not value)

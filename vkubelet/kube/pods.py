@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vkubelet.errors import ConflictError, InvalidObjectError
 from vkubelet.kube.rest import RestClient, segment
 from vkubelet.model.keys import PodKey
 from vkubelet.model.pod import Json, Pod, parse_pod
@@ -60,7 +61,13 @@ class PodApi:
             ConflictError: the patch carries a uid and the pod of that name has another.
             NotFoundError: the pod is gone.
         """
-        return await self._client.patch(f"{_path(key.namespace, key.name)}/status", patch)
+        try:
+            return await self._client.patch(f"{_path(key.namespace, key.name)}/status", patch)
+        except InvalidObjectError as error:
+            # For a patch the API server words another uid as an attempt to change an immutable field.
+            if "metadata.uid: Invalid value" in str(error):
+                raise ConflictError(str(error), code=error.code, reason=error.reason) from error
+            raise
 
     async def delete(self, key: PodKey, *, grace_period_s: int = 0) -> None:
         """

@@ -12,6 +12,7 @@ patches is no reason for the last one to fail.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -282,8 +283,12 @@ def _decoded(answer: bytes, method: str, path: str) -> Json:
 def _words(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "time limit reached"
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
-        return error.os_error.strerror
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate cannot be verified: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name cannot be resolved: {error.os_error.strerror}"
+    if isinstance(error, aiohttp.ClientConnectorError) and (number := error.os_error.errno):
+        return os.strerror(number)
     return str(error) or type(error).__name__
 
 
