@@ -12,7 +12,6 @@ A further command is one more entry in `COMMANDS`.
 from __future__ import annotations
 
 import argparse
-import importlib
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -130,7 +129,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _run_until_stopped(settings: Settings) -> None:
     import asyncio
 
-    app = importlib.import_module("vkubelet.app")
+    from vkubelet import app
+
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(app.run(settings))
 

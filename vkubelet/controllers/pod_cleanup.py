@@ -13,19 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from vkubelet.clock import Clock
 from vkubelet.controllers.pod_records import PodRecords
 from vkubelet.controllers.status_manager import PodReader
 from vkubelet.errors import ApiError, NotFoundError, ProviderError
+from vkubelet.logs import get_logger
 from vkubelet.model.keys import PodKey
 from vkubelet.model.pod import Json
 from vkubelet.provider import Provider
 
 __all__ = ["PodCleanup"]
 
-log = structlog.get_logger(__name__)
+log = get_logger("pod_cleanup")
 
 
 class PodCleanup:

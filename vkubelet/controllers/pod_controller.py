@@ -20,7 +20,6 @@ import dataclasses
 import random
 from collections.abc import Awaitable, Callable
 
-import structlog
 from structlog.contextvars import bound_contextvars
 
 from vkubelet.clock import Clock
@@ -35,6 +34,7 @@ from vkubelet.errors import (
     PodNotFoundError,
     ProviderError,
 )
+from vkubelet.logs import get_logger
 from vkubelet.model import lifecycle
 from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import PodFailure, PodObservation
@@ -44,7 +44,7 @@ from vkubelet.provider import PodHost, Provider
 
 __all__ = ["PodController"]
 
-log = structlog.get_logger(__name__)
+log = get_logger("pod_controller")
 
 FIRST_REFERENCE_RETRY_S = 1.0
 LAST_REFERENCE_RETRY_S = 60.0

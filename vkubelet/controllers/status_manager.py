@@ -17,20 +17,19 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import structlog
-
 from vkubelet.clock import Clock
 from vkubelet.controllers.pod_records import PodRecord, PodRecords, WrittenStatus
 from vkubelet.controllers.work_queue import WorkQueue
 from vkubelet.errors import ConflictError, NotFoundError
 from vkubelet.kube import patches
+from vkubelet.logs import get_logger
 from vkubelet.model import status as pod_status_rules
 from vkubelet.model.keys import PodKey
 from vkubelet.model.pod import Json, Pod
 
 __all__ = ["StatusManager"]
 
-log = structlog.get_logger(__name__)
+log = get_logger("status_manager")
 
 HOLD_FIRST_STATUS_S = 1.0
 _PROVISIONAL_REASONS = frozenset({"ContainerCreating", "PodInitializing"})

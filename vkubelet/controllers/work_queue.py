@@ -17,16 +17,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-import structlog
-
 from vkubelet.clock import Clock, Timer
 from vkubelet.errors import ProviderUnavailableError
+from vkubelet.logs import get_logger
 
 __all__ = ["WorkQueue"]
 
 K = TypeVar("K", bound=Hashable)
 
-log = structlog.get_logger(__name__)
+log = get_logger("work_queue")
 
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 60.0
@@ -57,6 +56,7 @@ class WorkQueue(Generic[K]):
         self._timers: dict[K, tuple[float, Timer]] = {}
         self._failures: dict[K, int] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._became_idle: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
         """Keys that wait for a worker now."""
@@ -66,6 +66,12 @@ class WorkQueue(Generic[K]):
     def is_idle(self) -> bool:
         """Nothing is waiting and nothing is being handled (delayed keys apart)."""
         return not self._ready and not self._working
+
+    async def wait_idle(self) -> None:
+        """Return once it `is_idle`."""
+        while not self.is_idle:
+            self._became_idle = self._became_idle or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._became_idle)
 
     def add(self, key: K) -> None:
         """Handle `key` soon."""
@@ -121,6 +127,9 @@ class WorkQueue(Generic[K]):
         while True:
             while self._ready:
                 await self._handle(self._ready.popleft())
+            if self._became_idle is not None and self.is_idle:
+                self._became_idle.set_result(None)
+                self._became_idle = None
             waiter = asyncio.get_running_loop().create_future()
             self._idle.append(waiter)
             await waiter

@@ -244,7 +244,9 @@ def _amounts(quantities: Mapping[str, str] | None) -> dict[str, str]:
 # --- lease ------------------------------------------------------------------------------------------------
 
 
-def lease_object(node_name: str, node_uid: str, *, now: datetime.datetime) -> Json:
+def lease_object(
+    node_name: str, node_uid: str, *, now: datetime.datetime, duration_s: int = LEASE_DURATION_S
+) -> Json:
     """The node's Lease, to be created; it goes when the Node with that uid goes."""
     lease: Json = {
         "apiVersion": "coordination.k8s.io/v1",
@@ -258,15 +260,17 @@ def lease_object(node_name: str, node_uid: str, *, now: datetime.datetime) -> Js
         },
         "spec": {},
     }
-    return renewed_lease(lease, node_name, now=now)
+    return renewed_lease(lease, node_name, now=now, duration_s=duration_s)
 
 
-def renewed_lease(lease: Json, node_name: str, *, now: datetime.datetime) -> Json:
+def renewed_lease(
+    lease: Json, node_name: str, *, now: datetime.datetime, duration_s: int = LEASE_DURATION_S
+) -> Json:
     """That lease held by this node from now on; a new object, the rest of it as it was."""
     spec: Json = {
         **(lease.get("spec") or {}),
         "holderIdentity": node_name,
-        "leaseDurationSeconds": LEASE_DURATION_S,
+        "leaseDurationSeconds": duration_s,
         "renewTime": clock.rfc3339_micro(now),
     }
     return {**lease, "spec": spec}

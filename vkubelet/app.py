@@ -1,0 +1,426 @@
+"""
+The composition root: makes the parts, starts them in order, and ends them in the reverse order.
+
+Start: settings are tried (certificates, the port, the credentials), then the provider connects, the pods are
+listed, what already runs is adopted, and only then the workers start and the Node is registered: a Node that
+is Ready can take pods. End: the Node says that it is NotReady, no new work is taken, status writes and
+Events under way are finished within a time limit, streams are closed; pods go on running, and the next
+process adopts them.
+
+Every task belongs to one of the `running` groups here; a loop that fails unexpectedly ends the process,
+which is started anew by whoever watches over it and loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Literal
+
+from vkubelet.clock import Clock, SystemClock
+from vkubelet.controllers.lease_controller import LeaseController
+from vkubelet.controllers.listers import PodLister, ServiceLister
+from vkubelet.controllers.node_controller import NodeController
+from vkubelet.controllers.pod_cleanup import PodCleanup
+from vkubelet.controllers.pod_controller import PodController
+from vkubelet.controllers.pod_records import PodRecords
+from vkubelet.controllers.reference_resolver import ReferenceResolver
+from vkubelet.controllers.status_manager import StatusManager
+from vkubelet.errors import (
+    ApiUnavailableError,
+    ConfigurationError,
+    ForbiddenError,
+    ProviderError,
+    VirtualKubeletError,
+)
+from vkubelet.kube.client import KubeClient
+from vkubelet.kube.events import EventRecorder, ObjectReference, pod_reference
+from vkubelet.kube.pods import pod_key
+from vkubelet.kube.references import parse_service
+from vkubelet.kube.reflector import Reflector
+from vkubelet.kube.store import Added, Deleted, Modified, Store, StoreEvent
+from vkubelet.logs import get_logger
+from vkubelet.model.keys import PodKey
+from vkubelet.model.node import NodeIdentity
+from vkubelet.model.observations import PodObservation
+from vkubelet.model.pod import Json, Pod, parse_pod
+from vkubelet.model.references import ServiceData
+from vkubelet.provider import ExecRunner, LogSource, Provider, ProviderContext
+from vkubelet.server.app import KubeletServer, Powers
+from vkubelet.server.auth import Gate
+from vkubelet.server.authentication import make_authenticator
+from vkubelet.server.authorization import AlwaysAllow, Authorizer, WebhookAuthorizer
+from vkubelet.server.self_signed import ensure_self_signed
+from vkubelet.server.tls import ServingTLS, TLSFiles
+from vkubelet.settings import Settings, installed_providers, installed_version, load_provider_config
+
+__all__ = ["run"]
+
+log = get_logger("app")
+
+STARTUP_RETRY_S = 2.0
+DRAIN_S = 5.0
+SHUTDOWN_MESSAGE = "vkubelet is shutting down; pods go on running"
+
+
+async def run(settings: Settings) -> None:
+    """
+    Run a node until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: a setting turned out to be wrong; nothing was changed in the cluster.
+        VirtualKubeletError: it cannot start, or a part failed for good.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    clock = SystemClock()
+    async with KubeClient.connect(settings.kubeconfig, clock=clock) as client:
+        await _VirtualNode(settings, client, clock).run(stop)
+
+
+class _VirtualNode:
+    """All parts of one node, wired."""
+
+    def __init__(self, settings: Settings, client: KubeClient, clock: Clock) -> None:
+        self._settings = settings
+        self._client = client
+        self._clock = clock
+        self._records = PodRecords()
+        self._node_changed = asyncio.Event()
+        self._pods: Store[PodKey, Pod] = Store()
+        self._pod_lister = PodLister(self._pods)
+        self._services: Store[tuple[str, str], ServiceData] = Store()
+        self._service_lister = ServiceLister(self._services)
+        self._recorder = EventRecorder(
+            client,
+            node_name=settings.node_name,
+            clock=clock,
+            qps=settings.event_qps,
+            burst=settings.event_burst,
+            busy=lambda: len(self._status_manager.queue) > 0,
+        )
+        self._status_manager = StatusManager(
+            self._pods,
+            self._records,
+            client.pods.patch_status,
+            lambda key: self._pod_controller.queue.add(key),
+            host_ips=(settings.node_ip,),
+            clock=clock,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Start everything, wait for `stop`, end everything."""
+        tls = self._serving_tls()
+        gate = self._gate(tls)
+        cluster_id = await self._meet_api_server(stop)
+        if stop.is_set():
+            return
+        provider = self._make_provider(cluster_id)
+        server = KubeletServer(
+            address=self._settings.address,
+            port=self._settings.port,
+            tls=tls,
+            gate=gate,
+            powers=self._powers(provider),
+            clock=self._clock,
+            shutdown_timeout_s=self._settings.shutdown_grace_period_s,
+        )
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(server.running())
+            await stack.enter_async_context(provider.running())
+            await stack.enter_async_context(_running(self._recorder.run()))
+            stack.push_async_callback(self._recorder.flush)
+            await self._serve(provider, server.port, stack, stop)
+
+    async def _serve(self, provider: Provider, port: int, stack: AsyncExitStack, stop: asyncio.Event) -> None:
+        references = ReferenceResolver(
+            self._client.references, self._service_lister.services, clock=self._clock
+        )
+        self._pod_controller = PodController(
+            provider,
+            self._pods,
+            self._records,
+            references,
+            self._client.pods.delete,
+            self,
+            clock=self._clock,
+            workers=self._settings.pod_sync_workers,
+        )
+        cleanup = PodCleanup(
+            provider,
+            self._pods,
+            self._records,
+            self._client.pods.get,
+            self._pod_controller.queue.add,
+            node_name=self._settings.node_name,
+            clock=self._clock,
+        )
+        node = self._node_controller(provider, port)
+        await stack.enter_async_context(
+            _running(self._status_manager.run(), self._pod_controller.run(), drain=self._drain)
+        )
+        await stack.enter_async_context(_running(*(r.run() for r in self._reflectors(node))))
+        if not await _unless(stop, self._synced(cleanup)):
+            return
+        lease = LeaseController(
+            self._client.leases,
+            self._settings.node_name,
+            lambda: node.uid,
+            clock=self._clock,
+            duration_s=self._settings.node_lease_duration_s,
+        )
+        resync = self._pod_controller.run_resync(self._settings.sync_frequency_s)
+        async with _running(node.run(), lease.run(), cleanup.run(), resync):
+            log.info("vkubelet is running", node=self._settings.node_name, provider=provider.name)
+            await stop.wait()
+            log.info("stopping; pods go on running", pods=len(self._records))
+        await node.say_goodbye(SHUTDOWN_MESSAGE)
+
+    # --- what a provider may call (`PodHost`) ------------------------------------------------------------
+
+    def pod_changed(self, observation: PodObservation) -> None:
+        """A pod is now so."""
+        self._records.observe(observation)
+
+    def node_changed(self) -> None:
+        """Ask `describe_node` now."""
+        self._node_changed.set()
+
+    def record_event(
+        self,
+        key: PodKey,
+        event_type: Literal["Normal", "Warning"],
+        reason: str,
+        message: str,
+        container: str | None = None,
+    ) -> None:
+        """Tell the pod's owner."""
+        pod = self._pods.get(key)
+        if pod is None:
+            about = ObjectReference("Pod", key.namespace, key.name, key.uid)
+        else:
+            about = pod_reference(pod, pod.container(container) if container else None)
+        self._recorder.record(about, event_type, reason, message)
+
+    # --- start -------------------------------------------------------------------------------------------
+
+    async def _meet_api_server(self, stop: asyncio.Event) -> str:
+        """
+        Wait until the API server answers and knows us; the cluster's id.
+
+        Raises:
+            ConfigurationError: it does not accept us.
+            ApiUnavailableError: it did not answer within `startup_timeout_s`.
+        """
+        limit_s = self._settings.startup_timeout_s
+        started = self._clock.monotonic()
+        while not stop.is_set():
+            try:
+                await self._client.check_credentials()
+                return self._settings.cluster_id or await self._cluster_id()
+            except ApiUnavailableError as error:
+                if limit_s and self._clock.monotonic() - started >= limit_s:
+                    raise
+                log.warning("the API server does not answer, will be tried again", error=str(error))
+            await _unless(stop, self._clock.sleep(STARTUP_RETRY_S))
+        return ""
+
+    async def _cluster_id(self) -> str:
+        """
+        What tells this cluster from others: the uid of the namespace kube-system.
+
+        A node's own identity may not read that; then it is the uid of the Service ``default/kubernetes``,
+        which every kubelet may read.
+        """
+        try:
+            return await self._client.cluster_id()
+        except ForbiddenError:
+            service = await self._client.get("/api/v1/namespaces/default/services/kubernetes")
+            uid: str = service["metadata"]["uid"]
+            return uid
+
+    def _serving_tls(self) -> ServingTLS:
+        settings = self._settings
+        certificate, key = settings.tls_cert_file, settings.tls_private_key_file
+        if certificate is None or key is None:
+            certificate, key = ensure_self_signed(
+                settings.root_dir / "pki",
+                [settings.node_name],
+                [settings.node_ip],
+                self._clock,
+            )
+        return ServingTLS(TLSFiles(certificate, key, settings.client_ca_file), self._clock)
+
+    def _gate(self, tls: ServingTLS) -> Gate:
+        settings, reviews = self._settings, self._client.reviews
+        authenticator = make_authenticator(
+            client_trust=(lambda: tls.client_trust) if settings.client_ca_file else None,
+            review_token=reviews.review_token if settings.authentication_token_webhook else None,
+            anonymous_auth=settings.anonymous_auth,
+            clock=self._clock,
+        )
+        authorizer: Authorizer = AlwaysAllow()
+        if settings.authorization_mode == "Webhook":
+            authorizer = WebhookAuthorizer(reviews.review_access, self._clock)
+        return Gate(authenticator, authorizer, settings.node_name)
+
+    def _make_provider(self, cluster_id: str) -> Provider:
+        settings = self._settings
+        root_dir = settings.root_dir
+        try:
+            root_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"--root-dir: cannot make {root_dir}: {error.strerror}") from error
+        context = ProviderContext(
+            host=self,
+            clock=self._clock,
+            node_name=settings.node_name,
+            cluster_id=cluster_id,
+            node_ips=(settings.node_ip,),
+            root_dir=root_dir,
+            cluster_dns=settings.cluster_dns,
+            cluster_domain=settings.cluster_domain,
+            max_pods=settings.max_pods,
+            config=load_provider_config(settings.provider_config),
+        )
+        provider: Provider = installed_providers()[settings.provider].load()(context)
+        return provider
+
+    def _powers(self, provider: Provider) -> Powers:
+        return Powers(
+            pods=self._pod_lister,
+            list_running=provider.list_pods,
+            logs=provider if isinstance(provider, LogSource) else None,
+            exec=provider if isinstance(provider, ExecRunner) else None,
+            health_checks={"syncloop": lambda: None},
+            readiness_checks={
+                "pods": lambda: None if self._pods.has_synced else "the pods of this node are not yet known"
+            },
+        )
+
+    def _node_controller(self, provider: Provider, port: int) -> NodeController:
+        settings = self._settings
+        identity = NodeIdentity(
+            node_name=settings.node_name,
+            provider=provider.name,
+            version=installed_version(),
+            addresses=(settings.node_ip,),
+            port=port,
+            labels=settings.node_labels,
+            taints=settings.taints,
+        )
+        return NodeController(
+            self._client.nodes,
+            provider.describe_node,
+            identity,
+            self._node_changed,
+            clock=self._clock,
+            report_s=settings.node_status_update_frequency_s,
+        )
+
+    # --- watches -----------------------------------------------------------------------------------------
+
+    def _reflectors(
+        self, node: NodeController
+    ) -> tuple[Reflector[PodKey, Pod], Reflector[tuple[str, str], ServiceData], Reflector[str, Json]]:
+        client, clock, name = self._client, self._clock, self._settings.node_name
+        return (
+            Reflector(
+                client,
+                client.pods.collection,
+                key=pod_key,
+                parse=parse_pod,
+                params=client.pods.on_node(name),
+                handler=self._pod_event,
+                store=self._pods,
+                clock=clock,
+            ),
+            Reflector(
+                client,
+                client.references.services,
+                key=lambda raw: (raw["metadata"]["namespace"], raw["metadata"]["name"]),
+                parse=parse_service,
+                handler=self._service_lister.note,
+                store=self._services,
+                clock=clock,
+            ),
+            Reflector(
+                client,
+                client.nodes.collection,
+                key=lambda raw: str(raw["metadata"]["uid"]),
+                parse=lambda raw: raw,
+                params={"fieldSelector": f"metadata.name={name}"},
+                handler=lambda event: _tell_node(node, event),
+                clock=clock,
+            ),
+        )
+
+    def _pod_event(self, event: StoreEvent[Pod]) -> None:
+        self._pod_lister.note(event)
+        match event:
+            case Added(new):
+                self._pod_controller.pod_seen(None, new)
+            case Modified(old, new):
+                self._pod_controller.pod_seen(old, new)
+                self._status_manager.pod_seen(new)
+            case Deleted(old):
+                self._pod_controller.pod_seen(old, None)
+
+    async def _synced(self, cleanup: PodCleanup) -> None:
+        """Return once both sides are known: the API server's pods, and what the provider has of them."""
+        await self._pods.wait_for_sync()
+        await self._services.wait_for_sync()
+        while True:
+            try:
+                await cleanup.adopt()
+            except (ProviderError, VirtualKubeletError) as error:
+                log.warning("what runs could not be listed, will be tried again", error=str(error))
+                await self._clock.sleep(STARTUP_RETRY_S)
+            else:
+                return
+
+    async def _drain(self) -> None:
+        """Let work that was begun end, for a few seconds: pods first, what is to be told of them then."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await self._pod_controller.queue.wait_idle()
+                await self._status_manager.queue.wait_idle()
+
+
+def _tell_node(node: NodeController, event: StoreEvent[Json]) -> None:
+    match event:
+        case Added(new) | Modified(_, new):
+            node.node_seen(new)
+        case Deleted(old):
+            if old["metadata"]["uid"] == node.uid:
+                node.node_seen(None)
+
+
+@asynccontextmanager
+async def _running(*loops: Coroutine[Any, Any, object], drain: Any = None) -> AsyncIterator[None]:
+    """Run these loops inside; on exit `drain` is awaited, then they are cancelled."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop, name=getattr(loop, "__qualname__", None)) for loop in loops]
+        try:
+            yield
+            if drain is not None:
+                await drain()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
+    """Await `work`, but not longer than until `stop`; whether it was finished."""
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(work)
+        stopping = group.create_task(stop.wait())
+        done, _ = await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, stopping):
+            task.cancel()
+    return working in done
