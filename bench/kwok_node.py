@@ -37,6 +37,23 @@ def build() -> Path:
     return binary
 
 
+def _fast_stages() -> list[Path]:
+    """kwok's own stages "fast", from its module: a pod is Ready at once, and gone at once when deleted."""
+    done = subprocess.run(
+        ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"],
+        cwd=_SOURCE,
+        env=go.go_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    stages = Path(done.stdout.strip()) / "kustomize" / "stage"
+    return [
+        stages / "node" / "fast" / "node-initialize.yaml",
+        *(stages / "pod" / "fast" / f"pod-{name}.yaml" for name in ("ready", "complete", "delete")),
+    ]
+
+
 def node_object(name: str) -> dict[str, object]:
     """A Node for kwok to keep alive, or for nobody at all."""
     return {
@@ -64,6 +81,7 @@ def process(control_plane: ControlPlane, directory: Path) -> processes.ManagedPr
             "--node-ip=127.0.0.1",
             "--cidr=10.64.0.0/16",
             "--node-lease-duration-seconds=40",
+            *(f"--config={file}" for file in _fast_stages()),
         ]
     )
     return managed

@@ -81,6 +81,9 @@ async def measure(
     Create, wait for Ready, delete, wait for gone.
 
     Args:
+        api: where.
+        name: the row's.
+        pods: how many.
         node: what the pods are bound to.
         process: the node's, for its memory and CPU.
         own_status: nobody serves the node; write the statuses here.
