@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -22,8 +22,8 @@ from e2e.harness import diagnosis, images, paths, processes
 from e2e.harness.cluster import Cluster
 from e2e.harness.docker_engine import DockerEngine
 from e2e.harness.kubectl import Kubectl
+from e2e.harness.namespaces import own_namespace, wait_for_namespaces
 from e2e.harness.vkubelet import Identity, Vkubelet
-from e2e.harness.waiting import wait_until
 
 _numbers = itertools.count(1)
 
@@ -116,10 +116,20 @@ def make_vkubelet(cluster: Cluster) -> Iterator[Callable[..., Vkubelet]]:
         *,
         identity: Identity = "vkubelet",
         arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
         port: int | None = None,
     ) -> Vkubelet:
         name = node_name or f"{provider}-{next(_numbers)}"
-        made.append(cluster.vkubelet(provider, name, identity=identity, arguments=arguments, port=port))
+        made.append(
+            cluster.vkubelet(
+                provider,
+                name,
+                identity=identity,
+                arguments=arguments,
+                environment=environment,
+                port=port,
+            )
+        )
         return made[-1]
 
     yield make
@@ -128,38 +138,29 @@ def make_vkubelet(cluster: Cluster) -> Iterator[Callable[..., Vkubelet]]:
 
 
 @pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    """A namespace of this test's own, with its default service account; deleted afterwards."""
-    name = f"test-{next(_numbers)}"
-    cluster.kubectl.run("create", "namespace", name)
-    within = cluster.kubectl.within(name)
-    # Pods are refused before the controller manager has made it.
-    within.wait_until("serviceaccount", "default", lambda found: found is not None)
-    yield name
-    cluster.kubectl.run("delete", "namespace", name, "--wait=false")
+def namespace(kubectl: Kubectl) -> str:
+    """The name of the test's namespace."""
+    assert kubectl.namespace
+    return kubectl.namespace
 
 
 @pytest.fixture
-def kubectl(cluster: Cluster, namespace: str) -> Kubectl:
-    """The administrator's kubectl in the test's namespace."""
-    return cluster.kubectl.within(namespace)
+def kubectl(cluster: Cluster) -> Iterator[Kubectl]:
+    """The administrator's kubectl in a namespace of the test's own, which is deleted afterwards."""
+    with own_namespace(cluster.kubectl, str(next(_numbers))) as within:
+        yield within
 
 
-def wait_for_namespaces(kubectl: Kubectl, timeout_s: float = 60.0) -> None:
+@pytest.fixture(scope="module")
+def module_kubectl(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Kubectl]:
     """
-    Wait until the tests' namespaces are gone, and with them the pods and their containers.
+    The same in a namespace that the tests of a module share.
 
-    Raises:
-        AssertionError: some pods are still there.
+    Such a module makes its pods at once, so that they run side by side, and overrides `kubectl`.
     """
-
-    def gone() -> bool:
-        return not any(each["metadata"]["name"].startswith("test-") for each in kubectl.items("namespaces"))
-
-    def pods_left() -> str:
-        return kubectl.run("get", "pods", "--all-namespaces", "--output=wide")
-
-    wait_until(gone, timeout_s=timeout_s, describe="the tests' namespaces to be gone", seen=pods_left)
+    name = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
+    with own_namespace(cluster.kubectl, name) as within:
+        yield within
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from e2e.harness.audit import AuditLog
 from e2e.harness.controlplane import ControlPlane
 from e2e.harness.kubectl import Kubectl
 from e2e.harness.vkubelet import Identity, Vkubelet, grant_vkubelet_user, issue_credentials
@@ -22,17 +23,22 @@ class Cluster:
     Attributes:
         uid: differs between clusters: the uid of the namespace `kube-system`.
         vkubelets: those that were started for it, for the report of a failure.
+        audit: what was asked of its API server.
     """
 
     control_plane: ControlPlane
     kubectl: Kubectl
     uid: str
     vkubelets: list[Vkubelet]
+    audit: AuditLog
 
     @classmethod
     def start(cls, directory: Path, *, one_process: bool) -> Cluster:
         """Start a control plane in `directory`, in one process or in four."""
-        control_plane = ControlPlane(directory, one_process=one_process)
+        audit = AuditLog(directory.resolve())
+        control_plane = ControlPlane(
+            directory, one_process=one_process, flags={"kube-apiserver": audit.flags()}
+        )
         kubectl = Kubectl(control_plane.programs.kubectl(), control_plane.admin_kubeconfig)
         try:
             control_plane.start()
@@ -41,7 +47,7 @@ class Cluster:
             control_plane.stop()
             raise
         uid = kubectl.get("namespace", "kube-system")["metadata"]["uid"]
-        return cls(control_plane, kubectl, uid, [])
+        return cls(control_plane, kubectl, uid, [], audit)
 
     def stop(self) -> None:
         """Stop its vkubelets and the control plane. Logs stay."""
@@ -57,6 +63,7 @@ class Cluster:
         *,
         identity: Identity = "vkubelet",
         arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
         port: int | None = None,
     ) -> Vkubelet:
         """One that is not started yet."""
@@ -68,6 +75,7 @@ class Cluster:
             node_name=node_name,
             port=port,
             arguments=arguments,
+            environment=environment,
         )
         self.vkubelets.append(vkubelet)
         return vkubelet
