@@ -41,14 +41,15 @@ def unsupported_fields(pod_raw: Json, supported: FieldTree) -> tuple[str, ...]:
     """
     The paths of what the pod's spec asks for beyond `supported`, such as ``spec.containers[0].lifecycle``.
 
-    A value that asks for nothing is harmless, wherever it stands: null, false, empty text, list or object.
+    In a field that is not in the tree, a value that asks for nothing is harmless: null, false, empty text,
+    an empty list or object. A field in the tree may mean something by them.
     """
     spec: Json = pod_raw["spec"]
     return tuple(_unsupported("spec", spec, supported, spec))
 
 
 def _unsupported(path: str, value: Any, supported: Rule | FieldTree, spec: Json) -> Iterator[str]:
-    if _is_harmless(value):
+    if value is None:
         return
     if callable(supported):
         if not supported(value, spec):
@@ -58,13 +59,9 @@ def _unsupported(path: str, value: Any, supported: Rule | FieldTree, spec: Json)
             yield from _unsupported(f"{path}[{index}]", item, supported, spec)
     elif isinstance(value, dict):
         for name, field in value.items():
-            yield from _unsupported(f"{path}.{name}", field, supported.get(name, _refused), spec)
+            yield from _unsupported(f"{path}.{name}", field, supported.get(name, _absent), spec)
     else:
         yield path
-
-
-def _is_harmless(value: Any) -> bool:
-    return value is None or value is False or value in ("", [], {})
 
 
 # --- rules ------------------------------------------------------------------------------------------------
@@ -76,9 +73,10 @@ def served(value: Any, spec: Json) -> bool:
     return True
 
 
-def _refused(value: Any, spec: Json) -> bool:
-    del value, spec
-    return False
+def _absent(value: Any, spec: Json) -> bool:
+    """Nothing that asks for anything."""
+    del spec
+    return value is False or value in ("", [], {})
 
 
 def only(*values: Any) -> Rule:

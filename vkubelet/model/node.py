@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Protocol
 
 from vkubelet import clock
@@ -237,8 +238,8 @@ def _verdict(condition: Json) -> tuple[str, str, str]:
     return condition.get("status", ""), condition.get("reason", ""), condition.get("message", "")
 
 
-def _amounts(quantities: Mapping[str, str] | None) -> dict[str, str]:
-    return {name: quantity.canonical(value) for name, value in (quantities or {}).items()}
+def _amounts(quantities: Mapping[str, str] | None) -> dict[str, Fraction]:
+    return {name: quantity.parse(value) for name, value in (quantities or {}).items()}
 
 
 # --- lease ------------------------------------------------------------------------------------------------

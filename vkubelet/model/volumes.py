@@ -167,6 +167,7 @@ def _checked_path(path: str) -> str:
         raise PodReferenceError(f"invalid path: must be relative path: {path}")
     if len(path) > _MAX_PATH_CHARS:
         raise PodReferenceError(f"invalid path: must be less than or equal to {_MAX_PATH_CHARS} characters")
+    normal = posixpath.normpath(path)
     names = path.split("/")
     if ".." in names:
         raise PodReferenceError(f"invalid path: must not contain '..': {path}")
@@ -174,9 +175,11 @@ def _checked_path(path: str) -> str:
         raise PodReferenceError(
             f"invalid path: filenames must be less than or equal to {_MAX_NAME_CHARS} characters"
         )
-    if names[0].startswith(".."):
+    if normal.startswith(".."):
         raise PodReferenceError(f"invalid path: must not start with '..': {path}")
-    return posixpath.normpath(path)
+    if normal == ".":
+        raise PodReferenceError(f"invalid path: must name a file: {path}")
+    return normal
 
 
 # --- tokens -----------------------------------------------------------------------------------------------
