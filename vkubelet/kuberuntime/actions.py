@@ -124,6 +124,7 @@ Action = CreateSandbox | StopSandbox | RemoveSandbox | StartContainer | KillCont
 
 
 _NOBODY: Mapping[str, Waiting] = MappingProxyType({})
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ class Plan:
     Attributes:
         actions: to be performed now, in order; starts and kills may overlap.
         waiting: why containers wait, by name, beyond what `PodMemory.blocked` says.
+        backing_off: the attempt after whose end a container waits in CrashLoopBackOff, by name.
         wake_at: look again then even if nothing happens.
         over: nothing runs and nothing will be started again.
         failure: end the whole pod with this.
@@ -141,6 +143,7 @@ class Plan:
 
     actions: tuple[Action, ...] = ()
     waiting: Mapping[str, Waiting] = field(default_factory=lambda: _NOBODY)
+    backing_off: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     wake_at: datetime.datetime | None = None
     over: bool = False
     failure: PodFailure | None = None
@@ -215,6 +218,7 @@ class _Planner:
         self._now = now
         self._actions: list[Action] = []
         self._waiting: dict[str, Waiting] = {}
+        self._backing_off: dict[str, int] = {}
         self._wake_at: datetime.datetime | None = None
 
     def plan(self) -> Plan:
@@ -223,7 +227,7 @@ class _Planner:
             return Plan(failure=_DEADLINE_EXCEEDED)
         sandbox = self._usable_sandbox()
         over = self._renew_sandbox() if sandbox is None else self._advance(sandbox)
-        return Plan(tuple(self._actions), self._waiting, self._wake_at, over)
+        return Plan(tuple(self._actions), self._waiting, self._backing_off, self._wake_at, over)
 
     # --- deadline and sandbox -------------------------------------------------------------------------
 
@@ -254,7 +258,8 @@ class _Planner:
         """Stop what is left of the old sandbox, then make a new one if anything is to be started in it."""
         live = [c for c in self._status.containers if is_live(c)]
         if live:
-            self._actions += [KillContainer(c.id, c.name, _stopping(c.name), restart=True) for c in live]
+            again = self._pod.restart_policy is not RestartPolicy.NEVER
+            self._actions += [KillContainer(c.id, c.name, _stopping(c.name), restart=again) for c in live]
             return False
         if ready := [s for s in self._status.sandboxes if s.ready]:
             self._actions += [StopSandbox(s.id) for s in ready]
@@ -268,7 +273,7 @@ class _Planner:
 
     def _needs_sandbox(self) -> bool:
         if self._pod.restart_policy is RestartPolicy.NEVER and self._has_begun():
-            return bool(self._memory.restarting)
+            return False
         return not self._is_finished()
 
     def _has_begun(self) -> bool:
@@ -422,6 +427,7 @@ class _Planner:
             due = finished_at + datetime.timedelta(seconds=delay_s)
             if self._now < due:
                 self._look_again(due)
+                self._backing_off[container.name] = ended.attempt
                 self._waiting[container.name] = _crash_loop(container.name, self._pod.key, delay_s)
                 return
         self._actions.append(StartContainer(container, attempt, failures, sandbox.id))
@@ -432,6 +438,7 @@ class _Planner:
         """Every app container is done, or an init container failed: end sidecars and sandbox."""
         self._actions.clear()
         self._waiting.clear()
+        self._backing_off.clear()
         self._wake_at = None
         live = [c for c in self._status.containers if is_live(c)]
         if live:

@@ -66,9 +66,10 @@ class ContainerStarter:
 
     def sandbox_config(self, pod: Pod, attempt: int) -> SandboxConfig:
         """The sandbox of that attempt; the pod's owner is told what of its DNS settings cannot be had."""
-        for warning in pod_config.pod_dns(pod, self._node()).warnings:
+        dns = pod_config.pod_dns(pod, self._node())
+        for warning in dns.warnings:
             self._host.record_event(pod.key, "Warning", warning.reason, warning.message)
-        return pod_config.sandbox_config(pod, attempt, self._node())
+        return pod_config.sandbox_config(pod, attempt, dns)
 
     async def start(self, memory: PodMemory, status: RuntimePod, action: StartContainer) -> bool:
         """
@@ -97,7 +98,7 @@ class ContainerStarter:
     async def _create(
         self, memory: PodMemory, pod: Pod, status: RuntimePod, action: StartContainer, image: Image
     ) -> str | None:
-        sandbox = pod_config.sandbox_config(pod, _sandbox_attempt(status, action), self._node())
+        sandbox = self._sandbox(memory, pod, status, action)
         try:
             config = self._config(memory, pod, status, action, image)
         except (PodReferenceError, pod_config.ContainerConfigError, OSError) as error:
@@ -113,6 +114,16 @@ class ContainerStarter:
             return None
         self._tell(pod, action, "Created", "Container created")
         return container_id
+
+    def _sandbox(
+        self, memory: PodMemory, pod: Pod, status: RuntimePod, action: StartContainer
+    ) -> SandboxConfig:
+        """The configuration that the present sandbox was made with, or would be."""
+        attempt = next((s.attempt for s in status.sandboxes if s.id == action.sandbox_id), 0)
+        if memory.sandbox is None or memory.sandbox.attempt != attempt:
+            dns = pod_config.pod_dns(pod, self._node())
+            memory.sandbox = pod_config.sandbox_config(pod, attempt, dns)
+        return memory.sandbox
 
     def _config(
         self, memory: PodMemory, pod: Pod, status: RuntimePod, action: StartContainer, image: Image
@@ -167,7 +178,3 @@ class ContainerStarter:
         self._host.record_event(
             pod.key, "Warning" if warning else "Normal", reason, message, action.container.name
         )
-
-
-def _sandbox_attempt(status: RuntimePod, action: StartContainer) -> int:
-    return next((s.attempt for s in status.sandboxes if s.id == action.sandbox_id), 0)

@@ -84,20 +84,22 @@ def history_of(
     newest = attempts[0] if attempts else None
     previous = next((c for c in attempts[1:] if has_ended(c)), None)
     last = newest.attempt if newest is not None else -1
-    if known is not None and known.container_id and known.restart_count > last:
-        return History(newest, previous, _lost(known, now), known.restart_count + 1)
-    return History(newest, previous, None, last + 1)
+    if known is None or not known.container_id or known.restart_count <= last:
+        return History(newest, previous, None, last + 1)
+    lost = _lost(known, now)
+    return History(newest, previous, lost, known.restart_count + (lost is not None))
 
 
-def _lost(known: ContainerObservation, now: datetime.datetime) -> Terminated:
+def _lost(known: ContainerObservation, now: datetime.datetime) -> Terminated | None:
+    """How the attempt that was last reported ended; None for one that was made but never started."""
     match known.state:
         case Terminated() as ended:
             return ended
-        case Waiting() if known.last_state is not None:
-            return known.last_state
-        case _:
-            started_at = known.state.started_at if isinstance(known.state, Running) else None
+        case Running(started_at=started_at):
             return Terminated(LOST_EXIT_CODE, LOST_REASON, _LOST, started_at, now, known.container_id)
+        case Waiting():
+            last = known.last_state
+            return last if last is not None and last.container_id == known.container_id else None
 
 
 def failures_before(info: ContainerInfo) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 
-__all__ = ["is_default_registry", "is_valid"]
+__all__ = ["is_default_registry", "is_valid", "why_invalid"]
 
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|[-]+)[a-z0-9]+)*"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -32,6 +32,17 @@ def is_valid(image: str) -> bool:
         and _NAME.fullmatch(image) is not None
         and _IDENTIFIER.fullmatch(image) is None
     )
+
+
+def why_invalid(image: str) -> str:
+    """What is wrong with an invalid name, in the words of the reference library."""
+    if not is_valid(image.lower()):
+        return "invalid reference format"
+    path = image.partition("@")[0]
+    path = path if is_default_registry(image) else path.partition("/")[2]
+    name = path.rpartition(":")[0] or path
+    name = name if "/" in name or not is_default_registry(image) else f"library/{name}"
+    return f"invalid reference format: repository name ({name}) must be lowercase"
 
 
 def is_default_registry(image: str) -> bool:

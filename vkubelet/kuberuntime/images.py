@@ -71,7 +71,7 @@ class ImageManager:
 
     Args:
         spawn: for pulls.
-        wake: called for a pod whose pull has ended.
+        pull_ended: called for each pod and container that waited for a pull.
         parallel: how many images are pulled at the same time.
     """
 
@@ -82,14 +82,14 @@ class ImageManager:
         clock: Clock,
         *,
         spawn: Spawn,
-        wake: Callable[[PodKey], None],
+        pull_ended: Callable[[PodKey, str], None],
         parallel: int = 5,
     ) -> None:
         self._runtime = runtime
         self._host = host
         self._clock = clock
         self._spawn = spawn
-        self._wake = wake
+        self._pull_ended = pull_ended
         self._slots = asyncio.Semaphore(parallel)
         self._pulls: dict[_PullKey, _Pull] = {}
         self._pulled: dict[_Want, Image] = {}
@@ -135,10 +135,8 @@ class ImageManager:
     # --- without a pull -------------------------------------------------------------------------------
 
     def _invalid_name(self, want: _Want, image: str) -> Blocked:
-        message = (
-            f'Failed to apply default image tag "{image}": '
-            f'couldn\'t parse image name "{image}": invalid reference format'
-        )
+        cause = f'couldn\'t parse image name "{image}": {image_names.why_invalid(image)}'
+        message = f'Failed to apply default image tag "{image}": {cause}'
         self._tell(want, "Warning", "InspectFailed", message)
         return self._fails(want, "InvalidImageName", message)
 
@@ -215,7 +213,7 @@ class ImageManager:
         finally:
             del self._pulls[key]
         for want in pull.waiting:
-            self._wake(want.key)
+            self._pull_ended(want.key, want.container)
 
     def _succeeded(self, key: _PullKey, pull: _Pull, image: Image, took_s: float) -> None:
         now = self._clock.now()

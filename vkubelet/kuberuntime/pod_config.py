@@ -75,9 +75,9 @@ def pod_dns(pod: Pod, node: NodeFacts) -> dns.PodDns:
     )
 
 
-def sandbox_config(pod: Pod, attempt: int, node: NodeFacts) -> SandboxConfig:
-    """The sandbox of that attempt."""
-    settings = pod_dns(pod, node).settings
+def sandbox_config(pod: Pod, attempt: int, resolver: dns.PodDns) -> SandboxConfig:
+    """The sandbox of that attempt, with the settings that `pod_dns` gave."""
+    settings = resolver.settings
     spec = pod.spec
     return SandboxConfig(
         key=pod.key,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from vkubelet.clock import Timer
+from vkubelet.kuberuntime.contract import SandboxConfig
 from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import ContainerObservation, PodFailure, PodObservation, Waiting
 from vkubelet.model.pod import Pod
@@ -34,7 +35,7 @@ class Blocked:
 
     Attributes:
         waiting: how its status shows it.
-        retry_at: when it is tried again; None when somebody will wake the pod.
+        retry_at: when it is tried again; None when somebody will take the block away.
         needs_references: a newer snapshot of what the pod refers to may help, so try again when one comes.
     """
 
@@ -89,10 +90,11 @@ class PodMemory:
         stop_by: everything must have stopped by then; None while the pod shall live.
         failure: it was ended as a whole.
         sandbox_retry_at: after a sandbox that could not be made.
-        backing_off: the back-off of each container that has been told.
+        backing_off: the attempt of each container whose back-off has been told.
         is_dirty: something happened since the worker last looked.
         is_closed: it is being deleted; nothing may touch it.
         errors: failed passes in a row.
+        sandbox: the configuration of its sandbox, during a pass.
     """
 
     key: PodKey
@@ -109,12 +111,13 @@ class PodMemory:
     failure: PodFailure | None = None
     volumes: VolumeState = _NO_VOLUMES_YET
     sandbox_retry_at: datetime.datetime | None = None
-    backing_off: dict[str, str] = field(default_factory=dict)
+    backing_off: dict[str, int] = field(default_factory=dict)
     timer: Timer | None = None
     task: asyncio.Task[None] | None = None
     is_dirty: bool = False
     is_closed: bool = False
     errors: int = 0
+    sandbox: SandboxConfig | None = None
 
     def known(self, name: str) -> ContainerObservation | None:
         """The container as last reported, else as the API server knew it."""

@@ -87,6 +87,7 @@ class PodWorker:
 
     async def sync(self, memory: PodMemory) -> None:
         """One pass; raises `ProviderError` when the runtime cannot be asked or refuses a step."""
+        memory.sandbox = None
         for _ in range(_MAX_ROUNDS):
             if memory.is_closed:
                 return
@@ -100,6 +101,7 @@ class PodWorker:
                 break
         else:
             raise ProviderError(f"{memory.key}: no rest after {_MAX_ROUNDS} rounds")
+        memory.sandbox = None
         self._tell_back_offs(memory, plan)
         await termination_message.read_all(memory, status, self._runtime, self._volumes.pods_dir)
         self.report(memory, status, plan, now)
@@ -133,10 +135,10 @@ class PodWorker:
             memory.volumes = VolumeState(ready=True)
 
     def _tell_back_offs(self, memory: PodMemory, plan: Plan) -> None:
-        for name, waiting in plan.waiting.items():
-            if waiting.reason != "CrashLoopBackOff" or memory.backing_off.get(name) == waiting.message:
+        for name, attempt in plan.backing_off.items():
+            if memory.backing_off.get(name) == attempt:
                 continue
-            memory.backing_off[name] = waiting.message
+            memory.backing_off[name] = attempt
             key = memory.key
             self._host.record_event(
                 key,
@@ -156,10 +158,10 @@ class PodWorker:
         if memory.timer is not None:
             memory.timer.cancel()
             memory.timer = None
-        wake_at = plan.wake_at
-        if wake_at is not None:
+        due = [at for at in (plan.wake_at, memory.volumes.retry_at) if at is not None]
+        if due and not plan.over:
             key = memory.key
-            delay_s = max((wake_at - now).total_seconds(), 0.0)
+            delay_s = max((min(due) - now).total_seconds(), 0.0)
             memory.timer = self._clock.call_later(delay_s, lambda: self._wake(key))
 
     # --- performing -----------------------------------------------------------------------------------
@@ -174,11 +176,20 @@ class PodWorker:
             if not isinstance(action, StartContainer):
                 performed |= await self._take(memory, action, now)
         if len(starts) > 1:
-            outcomes = await asyncio.gather(*(self._start(memory, status, a) for a in starts))
-            return performed or any(outcomes)
-        if starts:
+            performed |= await self._start_all(memory, status, starts)
+        elif starts:
             performed |= await self._start(memory, status, starts[0])
         return performed
+
+    async def _start_all(self, memory: PodMemory, status: RuntimePod, starts: list[StartContainer]) -> bool:
+        """At the same time; all have ended, one way or the other, before an error is raised."""
+        outcomes = await asyncio.gather(
+            *(self._start(memory, status, action) for action in starts), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return any(outcomes)
 
     async def _take(self, memory: PodMemory, action: Action, now: datetime.datetime) -> bool:
         match action:
@@ -205,7 +216,7 @@ class PodWorker:
         if action.replaces:
             message = "Pod sandbox changed, it will be killed and re-created."
             self._host.record_event(memory.key, "Normal", "SandboxChanged", message)
-        config = self._starter.sandbox_config(memory.pod, action.attempt)
+        config = memory.sandbox = self._starter.sandbox_config(memory.pod, action.attempt)
         try:
             async with self._slots:
                 await self._runtime.run_pod_sandbox(config)

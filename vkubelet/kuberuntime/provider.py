@@ -15,10 +15,11 @@ import dataclasses
 import datetime
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from vkubelet.errors import (
     PodNotFoundError,
@@ -36,7 +37,7 @@ from vkubelet.kuberuntime.pod_config import NodeFacts
 from vkubelet.kuberuntime.pod_memory import PodMemory, VolumeState
 from vkubelet.kuberuntime.pod_worker import PodWorker
 from vkubelet.kuberuntime.volumes import VolumeManager
-from vkubelet.model import features
+from vkubelet.model import dns, features
 from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import NodeObservation, PodObservation
 from vkubelet.model.pod import Pod
@@ -48,6 +49,7 @@ __all__ = ["KubeRuntimeProvider"]
 log = structlog.get_logger(__name__)
 
 _PARALLEL_STARTS = 64
+_RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class KubeRuntimeProvider(Provider):
@@ -83,7 +85,9 @@ class KubeRuntimeProvider(Provider):
         slots = asyncio.Semaphore(_PARALLEL_STARTS)
         pods_dir = context.root_dir / "pods"
         self._volumes = VolumeManager(pods_dir, lambda: self._node, uses_paths=runtime.uses_host_paths)
-        self._images = ImageManager(runtime, context.host, context.clock, spawn=self._spawn, wake=self._wake)
+        self._images = ImageManager(
+            runtime, context.host, context.clock, spawn=self._spawn, pull_ended=self._pull_ended
+        )
         starter = ContainerStarter(runtime, context, self._images, self._volumes, lambda: self._node, slots)
         self._worker = PodWorker(
             runtime,
@@ -101,6 +105,7 @@ class KubeRuntimeProvider(Provider):
         async with self._runtime.running():
             self._is_running = True
             await self.describe_node()
+            self._node = dataclasses.replace(self._node, host_dns=self._host_dns())
             events = self._spawn(self._follow_events(), "runtime events")
             for key in self._memories:
                 self._wake(key)
@@ -196,6 +201,11 @@ class KubeRuntimeProvider(Provider):
     def _want(self, memory: PodMemory, pod: Pod, references: References) -> None:
         if references != memory.references:
             memory.blocked = {n: b for n, b in memory.blocked.items() if not b.needs_references}
+        if memory.pod is not None:
+            images = {c.name: c.image for c in memory.pod.all_containers()}
+            for container in pod.all_containers():
+                if images.get(container.name) != container.image:
+                    memory.blocked.pop(container.name, None)
         memory.pod, memory.references = pod, references
         memory.volumes = VolumeState(ready=not pod.volumes, error=memory.volumes.error)
         self._wake(pod.key)
@@ -220,11 +230,11 @@ class KubeRuntimeProvider(Provider):
     async def _work(self, memory: PodMemory) -> None:
         """Passes over one pod, until nothing has happened since the last one began."""
         key = memory.key
+        bind_contextvars(namespace=key.namespace, pod=key.name, uid=key.uid)
         try:
-            with bound_contextvars(namespace=key.namespace, pod=key.name, uid=key.uid):
-                while memory.is_dirty and not memory.is_closed:
-                    memory.is_dirty = False
-                    await self._sync(memory)
+            while memory.is_dirty and not memory.is_closed:
+                memory.is_dirty = False
+                await self._sync(memory)
         finally:
             memory.task = None
 
@@ -251,11 +261,28 @@ class KubeRuntimeProvider(Provider):
         key = memory.key
         memory.timer = self._clock.call_later(delay_s, lambda: self._wake(key))
 
+    def _pull_ended(self, key: PodKey, container: str) -> None:
+        memory = self._memories.get(key)
+        if memory is not None:
+            memory.blocked.pop(container, None)
+            self._wake(key)
+
     async def _follow_events(self) -> None:
-        """Wake the pods that the runtime names; all of them when it may have missed some."""
-        async for key in self._runtime.events():
-            for changed in tuple(self._memories) if key is None else (key,):
-                self._wake(changed)
+        """
+        Wake the pods that the runtime names; all of them when it may have missed some.
+
+        The boundary for a runtime whose events end or fail, against its contract: they are asked for anew.
+        """
+        while True:
+            try:
+                async for key in self._runtime.events():
+                    for changed in tuple(self._memories) if key is None else (key,):
+                        self._wake(changed)
+            except Exception:
+                log.exception("events of the runtime failed")
+            await self._clock.sleep(delays.SYNC_RETRY_S)
+            for key in self._memories:
+                self._wake(key)
 
     # --- the end of a pod -----------------------------------------------------------------------------
 
@@ -281,6 +308,16 @@ class KubeRuntimeProvider(Provider):
             await self._runtime.stop_pod_sandbox(sandbox.id)
             await self._runtime.remove_pod_sandbox(sandbox.id)
         await self._volumes.tear_down(key)
+
+    def _host_dns(self) -> dns.DnsSettings | None:
+        """This machine's resolver settings, where the runtime runs on it."""
+        if not self._runtime.uses_host_paths:
+            return None
+        try:
+            return dns.parse_resolv_conf(_RESOLV_CONF.read_text())
+        except OSError as error:
+            log.warning("no resolver settings of the host", error=str(error))
+            return None
 
     # --- tasks ----------------------------------------------------------------------------------------
 
