@@ -188,13 +188,14 @@ class PodController:
         record = self._records.of(pod.key)
         if not record.is_terminated:
             await self._terminate(record, lifecycle.effective_grace_period_s(pod))
-        elif not pod.is_deleted:
+        elif not pod.is_deleted or record.removed:
             return
         elif not record.final_written:
             self._records.observe(record.effective_observation() or PodObservation(pod.key))
         else:
             await self._provider.delete_pod(pod.key)
             await self._delete_from_api(pod.key)
+            record.removed = True
 
     async def _sync_removed(self, key: PodKey) -> None:
         record = self._records.get(key)

@@ -43,6 +43,7 @@ class PodRecord:
         held_since: when a first, still empty status was put off (monotonic).
         written: our last status write, until the watch has caught up.
         final_written: the API server knows the status of the terminated pod.
+        removed: the API server was told to remove it; finalizers of others may still keep it.
     """
 
     key: PodKey
@@ -56,6 +57,7 @@ class PodRecord:
     held_since: float | None = None
     written: WrittenStatus | None = None
     final_written: bool = False
+    removed: bool = False
 
     @property
     def is_terminated(self) -> bool:

@@ -6,9 +6,10 @@ what the API server has; the difference goes out as one PATCH with the uid as fe
 same name is never written to. Between our write and its echo on the watch, what we wrote counts as the API
 server's state; nothing is written twice and no resource version is needed, hence nothing can conflict.
 
-Two rules save writes. A pod's very first status, when it says no more than "creating", is held back for a
-second: a container that starts faster needs one write instead of the kubelet's three. And a status that
-equals what is there is not sent.
+Two rules save writes. A status that the next one makes worthless is held back for a second: a pod's very
+first, when it says no more than "creating", and those of a pod on its way out before it is terminated. A
+container that starts or stops faster needs one write instead of the kubelet's three. And a status that equals
+what is there is not sent.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = ["StatusManager"]
 
 log = get_logger("status_manager")
 
-HOLD_FIRST_STATUS_S = 1.0
+HOLD_S = 1.0
 _PROVISIONAL_REASONS = frozenset({"ContainerCreating", "PodInitializing"})
 
 
@@ -105,7 +106,7 @@ class StatusManager:
         )
         patch = patches.status_patch(key.uid, known.status, status, pod_status_rules.OWNED_CONDITION_TYPES)
         if patch is not None:
-            if (wait_s := self._hold_s(record, known, status)) > 0:
+            if not observation.terminated and (wait_s := self._hold_s(record, known, status)) > 0:
                 self.queue.add_after(key, wait_s)
                 return
             await self._send(record, patch, status)
@@ -124,12 +125,12 @@ class StatusManager:
 
     def _hold_s(self, record: PodRecord, known: Pod, status: Json) -> float:
         """Seconds to wait for a status worth its write; 0 when this one is."""
-        if "startTime" in known.status or not _is_provisional(status):
+        if not known.is_deleted and ("startTime" in known.status or not _is_provisional(status)):
             return 0.0
         now = self._clock.monotonic()
         if record.held_since is None:
             record.held_since = now
-        return record.held_since + HOLD_FIRST_STATUS_S - now
+        return record.held_since + HOLD_S - now
 
     async def _send(self, record: PodRecord, patch: Json, status: Json) -> None:
         try:
