@@ -651,3 +651,107 @@ def test_the_same_observation_again_changes_nothing(
 
 def test_a_builder_pod_is_what_parse_pod_takes() -> None:
     assert parse_pod(pod_json("x", metadata={"labels": {"a": "b"}})).labels == {"a": "b"}
+
+
+# --- rarer turns ------------------------------------------------------------------------------------------
+
+
+def test_a_waiting_container_shows_reason_and_message_or_neither() -> None:
+    pod = make_pod(containers=[container_json("a"), container_json("b")])
+    pulling = Waiting("ErrImagePull", "no such host")
+    observation = observed_pod(
+        pod, observed("a", pulling, container_id="", image=""), observed("b", Waiting(""), container_id="")
+    )
+
+    first, second = status_of(pod, observation)["containerStatuses"]
+
+    assert first["state"] == {"waiting": {"reason": "ErrImagePull", "message": "no such host"}}
+    assert first["image"] == "registry.example/app:1.0"
+    assert "containerID" not in first
+    assert "resources" not in first
+    assert second["state"] == {"waiting": {}}
+
+
+def test_a_finished_ephemeral_container_never_runs_again() -> None:
+    pod = make_pod(ephemeralContainers=[container_json("debug")])
+    ended = observed("debug", terminated(3), kind=ContainerKind.EPHEMERAL)
+    pod = later(pod, status_of(pod, observed_pod(pod, observed(), ended)))
+
+    again = observed("debug", running(), kind=ContainerKind.EPHEMERAL)
+    status = status_of(pod, observed_pod(pod, observed(), again))
+
+    assert status["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 3
+
+
+def test_an_ephemeral_container_that_has_not_started_waits() -> None:
+    pod = make_pod(ephemeralContainers=[container_json("debug")])
+
+    status = status_of(pod, observed_pod(pod, observed()))["ephemeralContainerStatuses"][0]
+
+    assert status["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    assert "started" not in status
+
+
+def test_a_pod_without_a_report_keeps_what_the_api_server_knows() -> None:
+    pod = make_pod()
+    written = status_of(pod, observed_pod(pod, observed(), pod_ips=()))
+    pod = later(pod, written)
+
+    assert status_of(pod, None, at=99) == written
+
+
+def test_a_sidecar_that_failed_or_waits_for_its_first_start() -> None:
+    pod = make_pod(initContainers=[sidecar_json("proxy")])
+
+    waiting = status_of(pod, observed_pod(pod))
+    ended = status_of(pod, observed_pod(pod, init("proxy", terminated(1)), observed()))
+    deleted = status_of(pod, observed_pod(pod, init("proxy", running(), started=True), terminated=False))
+
+    assert waiting["phase"] == "Pending"
+    assert ended["phase"] == "Running"
+    assert deleted["containerStatuses"][0]["state"] == {"waiting": {"reason": "PodInitializing"}}
+
+
+def test_a_started_sidecar_counts_as_initialized_when_the_pod_ends() -> None:
+    pod = make_pod(initContainers=[sidecar_json("proxy")])
+    pod = later(pod, status_of(pod, observed_pod(pod, init("proxy", running(), started=True))))
+
+    status = status_of(pod, observed_pod(pod, terminated=True))
+
+    assert status["phase"] == "Failed"
+    assert status["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 137
+
+
+def test_a_host_network_pod_gains_the_nodes_second_family_and_loses_none() -> None:
+    pod = make_pod(hostNetwork=True)
+    pod = later(pod, status_of(pod, None))
+
+    dual = later(pod, status_of(pod, None, host_ips=("192.168.0.10", "fd00::1")))
+    moved = status_of(dual, None, host_ips=("192.168.0.99",))
+
+    assert [e["ip"] for e in dual.status["podIPs"]] == ["192.168.0.10", "fd00::1"]
+    assert moved["podIP"] == "192.168.0.10"
+
+
+def test_a_node_without_an_address_gives_none() -> None:
+    status = status_of(make_pod(), None, host_ips=())
+
+    assert "hostIP" not in status
+    assert "podIP" not in status
+
+
+def test_the_observed_generation_never_falls_and_is_left_out_where_there_is_none() -> None:
+    ahead = make_pod(status={"observedGeneration": 5})
+    without = make_pod(metadata={"generation": 0})
+
+    assert status_of(ahead, None)["observedGeneration"] == 5
+    assert "observedGeneration" not in status_of(without, None)
+    assert "observedGeneration" not in condition(status_of(without, None), "Ready")
+
+
+def test_only_the_first_status_may_come_from_the_providers_start_time() -> None:
+    pod = make_pod()
+    observation = PodObservation(pod.key)
+
+    assert status_of(pod, observation)["startTime"] == "2026-01-01T00:00:10Z"
+    assert status_of(pod, observed_pod(pod))["startTime"] == "2026-01-01T00:00:00Z"
