@@ -60,25 +60,6 @@ def test_the_grace_period(of_spec: int, of_deletion: int | None, override: int |
     assert lifecycle.effective_grace_period_s(pod, override_s=override) == expected
 
 
-@pytest.mark.parametrize(
-    ("phase", "deleted", "terminated", "ready"),
-    [
-        ("Failed", True, True, True),
-        ("Succeeded", True, True, True),
-        ("Running", True, True, False),
-        ("Failed", False, True, False),
-        ("Failed", True, False, False),
-    ],
-)
-def test_a_pod_is_removed_only_when_its_end_is_known_to_all(
-    phase: str, deleted: bool, terminated: bool, ready: bool
-) -> None:
-    metadata = {"deletionTimestamp": "2026-01-01T00:00:30Z"} if deleted else {}
-    pod = make_pod(metadata=metadata, status={"phase": phase})
-
-    assert lifecycle.is_ready_for_deletion(pod, terminated=terminated) is ready
-
-
 def test_terminal_phases() -> None:
     terminal = {phase for phase in PodPhase if lifecycle.is_phase_terminal(phase)}
     assert terminal == {PodPhase.SUCCEEDED, PodPhase.FAILED}

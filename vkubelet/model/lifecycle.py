@@ -12,7 +12,6 @@ from vkubelet.model.pod import Container, Json, Pod, PodPhase, RestartPolicy
 __all__ = [
     "effective_grace_period_s",
     "is_phase_terminal",
-    "is_ready_for_deletion",
     "should_restart",
 ]
 
@@ -66,13 +65,3 @@ def effective_grace_period_s(pod: Pod, *, override_s: int | None = None) -> int:
     if override_s is not None:
         period_s = min(period_s, override_s)
     return max(period_s, 1)
-
-
-def is_ready_for_deletion(pod: Pod, *, terminated: bool) -> bool:
-    """
-    Whether the pod may be removed from the API server, which gives its name free.
-
-    Only once its deletion was asked for, nothing of it runs (`terminated`), and the API server knows its
-    terminal phase: so exit codes are never lost.
-    """
-    return pod.is_deleted and terminated and pod.is_terminal

@@ -13,7 +13,7 @@ import re
 from fractions import Fraction
 from typing import Literal
 
-__all__ = ["Format", "bytes_", "canonical", "format_quantity", "millicores", "parse", "whole"]
+__all__ = ["Format", "bytes_", "canonical", "format_quantity", "millicores", "parse"]
 
 Format = Literal["DecimalSI", "BinarySI", "DecimalExponent"]
 """How a quantity is written; the API server keeps it."""
@@ -48,11 +48,6 @@ def millicores(quantity: str) -> int:
 
 def bytes_(quantity: str) -> int:
     """An amount of memory or storage in whole bytes, rounded up (Go's `Value`)."""
-    return whole(quantity)
-
-
-def whole(quantity: str) -> int:
-    """The value rounded up to a whole number (Go's `Value`)."""
     return -(-parse(quantity) // 1)
 
 
