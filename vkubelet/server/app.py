@@ -52,7 +52,7 @@ _KEEPALIVE_S: Final = 120.0
 """Longer than Go's clients keep an idle connection (90 s), so that theirs is the side that closes."""
 _BACKLOG: Final = 1024
 _END_OF_STREAMS_S: Final = 1.0
-_HAS_BEGUN: Final = "vkubelet.response_has_begun"
+_HAS_BEGUN: Final = web.RequestKey("has_begun", bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

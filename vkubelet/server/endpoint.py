@@ -39,7 +39,8 @@ class Endpoint:
         paths = (self.path,) if "{" in self.path else (self.path, self.path + "/")
         for path in paths:
             for method in self.methods:
-                yield web.route(method, path, self.handler)
+                only_get = {"allow_head": False} if method == "GET" else {}
+                yield web.route(method, path, self.handler, **only_get)
 
 
 def not_supported(sentence: str) -> Handler:
