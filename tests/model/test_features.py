@@ -83,6 +83,7 @@ def test_a_usual_pod_is_served_whole() -> None:
             ],
             securityContext={
                 "runAsUser": 1000,
+                "fsGroup": 2000,
                 "supplementalGroups": [1],
                 "seccompProfile": {"type": "Unconfined"},
             },
@@ -163,7 +164,9 @@ def test_parts_of_a_container_that_nobody_serves_are_named(fields: Json, paths: 
         ({"nfs": {"server": "s", "path": "/"}}, ("nfs",)),
         ({"hostPath": {"path": "/"}}, ("hostPath",)),
         ({"persistentVolumeClaim": {"claimName": "c"}}, ("persistentVolumeClaim",)),
-        ({"emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}, ("emptyDir.medium", "emptyDir.sizeLimit")),
+        ({"emptyDir": {"medium": "HugePages"}}, ("emptyDir.medium",)),
+        ({"emptyDir": {"sizeLimit": "1Gi"}}, ("emptyDir.sizeLimit",)),
+        ({"emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}, ()),
         (
             {"projected": {"sources": [{"clusterTrustBundle": {"path": "x"}}]}},
             ("projected.sources[0].clusterTrustBundle",),

@@ -30,8 +30,8 @@ __all__ = [
     "unsupported_fields",
 ]
 
-Rule: TypeAlias = Callable[[Any, Json], bool]
-"""Whether a value, in a pod of that spec, is served."""
+Rule: TypeAlias = Callable[[Any, Json, Json], bool]
+"""Whether a value is served, given the object that holds it and the pod's spec."""
 
 FieldTree: TypeAlias = "Mapping[str, Rule | FieldTree]"
 """The served fields of an object; of each object in a list where the value is a list."""
@@ -45,21 +45,23 @@ def unsupported_fields(pod_raw: Json, supported: FieldTree) -> tuple[str, ...]:
     an empty list or object. A field in the tree may mean something by them.
     """
     spec: Json = pod_raw["spec"]
-    return tuple(_unsupported("spec", spec, supported, spec))
+    return tuple(_unsupported("spec", spec, supported, spec, spec))
 
 
-def _unsupported(path: str, value: Any, supported: Rule | FieldTree, spec: Json) -> Iterator[str]:
+def _unsupported(
+    path: str, value: Any, supported: Rule | FieldTree, owner: Json, spec: Json
+) -> Iterator[str]:
     if value is None:
         return
     if callable(supported):
-        if not supported(value, spec):
+        if not supported(value, owner, spec):
             yield path
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _unsupported(f"{path}[{index}]", item, supported, spec)
+            yield from _unsupported(f"{path}[{index}]", item, supported, owner, spec)
     elif isinstance(value, dict):
         for name, field in value.items():
-            yield from _unsupported(f"{path}.{name}", field, supported.get(name, _absent), spec)
+            yield from _unsupported(f"{path}.{name}", field, supported.get(name, _absent), value, spec)
     else:
         yield path
 
@@ -67,32 +69,38 @@ def _unsupported(path: str, value: Any, supported: Rule | FieldTree, spec: Json)
 # --- rules ------------------------------------------------------------------------------------------------
 
 
-def served(value: Any, spec: Json) -> bool:
+def served(value: Any, owner: Json, spec: Json) -> bool:
     """Whatever it says."""
-    del value, spec
+    del value, owner, spec
     return True
 
 
-def _absent(value: Any, spec: Json) -> bool:
+def _absent(value: Any, owner: Json, spec: Json) -> bool:
     """Nothing that asks for anything."""
-    del spec
+    del owner, spec
     return value is False or value in ("", [], {})
 
 
 def only(*values: Any) -> Rule:
     """These values and no others."""
 
-    def rule(value: Any, spec: Json) -> bool:
-        del spec
+    def rule(value: Any, owner: Json, spec: Json) -> bool:
+        del owner, spec
         return value in values
 
     return rule
 
 
-def _on_host_network(value: Any, spec: Json) -> bool:
+def _on_host_network(value: Any, owner: Json, spec: Json) -> bool:
     """`hostPort`: on the host's network the port is the host's anyway; else it would have to be mapped."""
-    del value
+    del value, owner
     return bool(spec.get("hostNetwork"))
+
+
+def _in_memory(value: Any, owner: Json, spec: Json) -> bool:
+    """`sizeLimit`: a tmpfs keeps to it; on disk nobody would measure."""
+    del value, spec
+    return owner.get("medium") == "Memory"
 
 
 # --- what the pod engine serves ---------------------------------------------------------------------------
@@ -147,7 +155,7 @@ INIT_CONTAINER_FIELDS: FieldTree = CONTAINER_FIELDS
 VOLUME_FIELDS: FieldTree = MappingProxyType(
     {
         "name": served,
-        "emptyDir": {},
+        "emptyDir": {"medium": only("", "Memory"), "sizeLimit": _in_memory},
         "configMap": {**_all("name", "defaultMode", "optional"), "items": _ITEMS},
         "secret": {**_all("secretName", "defaultMode", "optional"), "items": _ITEMS},
         "downwardAPI": {"defaultMode": served, "items": _DOWNWARD_ITEMS},
@@ -162,7 +170,7 @@ VOLUME_FIELDS: FieldTree = MappingProxyType(
         },
     }
 )
-"""`spec.volumes`: an emptyDir on disk and files from the API server."""
+"""`spec.volumes`: an emptyDir on disk or in memory, and files from the API server."""
 
 _SCHEDULING: FieldTree = _all(
     "nodeName",
@@ -195,6 +203,7 @@ KUBERUNTIME_FIELDS: FieldTree = MappingProxyType(
         "volumes": VOLUME_FIELDS,
         "securityContext": {
             **_all("runAsUser", "runAsGroup", "runAsNonRoot", "supplementalGroups"),
+            **_all("fsGroup", "fsGroupChangePolicy"),
             "supplementalGroupsPolicy": only("Merge"),
             "seccompProfile": _PROFILE,
         },
