@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from vkubelet.errors import ConflictError, InvalidObjectError
 from vkubelet.kube.rest import RestClient, segment
+from vkubelet.kube.sharing import SharedValues
 from vkubelet.model.keys import PodKey
 from vkubelet.model.pod import Json, Pod, parse_pod
 
-__all__ = ["PodApi", "pod_key"]
+__all__ = ["PodApi", "PodParser", "pod_key"]
 
 _PODS = "/api/v1/pods"
 
@@ -21,6 +22,18 @@ def pod_key(raw: Json) -> PodKey:
     """
     metadata: Json = raw["metadata"]
     return PodKey(metadata.get("namespace", "default"), metadata["name"], metadata["uid"])
+
+
+class PodParser:
+    """`model.pod.parse_pod` for many pods that are kept: what several say alike is there once (`sharing`)."""
+
+    def __init__(self) -> None:
+        self._values = SharedValues()
+
+    def __call__(self, raw: Json) -> Pod:
+        """The typed view of `raw`, which is kept and must not be changed any more."""
+        raw["metadata"].pop("managedFields", None)
+        return parse_pod(self._values.share(raw))
 
 
 class PodApi:
@@ -45,8 +58,9 @@ class PodApi:
         the API server after, or a pod that is created between counts as an orphan.
         """
         pods: list[Pod] = []
+        parse = PodParser()
         async for page in self._client.list_pages(_PODS, self.on_node(node_name)):
-            pods.extend(parse_pod(raw) for raw in page.get("items") or ())
+            pods.extend(parse(raw) for raw in page.get("items") or ())
         return pods
 
     async def get(self, namespace: str, name: str) -> Json:

@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-_PAGE = 500
+_PAGE = 250
 _BATCH = 50
 """Changes handled before others get a turn on the event loop."""
 

@@ -134,7 +134,7 @@ class RestClient:
         return await self._request("DELETE", path, body)
 
     async def list_pages(
-        self, path: str, params: Mapping[str, str] | None = None, *, limit: int = 500
+        self, path: str, params: Mapping[str, str] | None = None, *, limit: int = 250
     ) -> AsyncIterator[Json]:
         """
         A collection, one List object of up to `limit` items after the other; 0 asks for all at once.
