@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -83,6 +84,12 @@ def docker_engine(cluster_ids: list[str]) -> Iterator[DockerEngine]:
     for uid in cluster_ids:
         engine.remove_containers(f"vkubelet.io/cluster={uid}")
     engine.stop()
+
+
+@pytest.fixture(scope="session")
+def docker_containers(docker_engine: DockerEngine) -> Callable[[str], list[Any]]:
+    """The containers that the engine has of the pod with a uid, sandbox and ended ones included."""
+    return lambda uid: docker_engine.containers(f"io.kubernetes.pod.uid={uid}")
 
 
 @pytest.fixture(scope="session")

@@ -83,11 +83,15 @@ class DockerEngine:
         if self._daemon:
             self._daemon.stop(timeout_s=30)
 
-    def remove_containers(self, *labels: str) -> None:
-        """Remove, by force, all containers that have all these labels, written ``name=value``."""
+    def containers(self, *labels: str) -> list[Any]:
+        """All containers, ended ones included, that have all these labels, written ``name=value``."""
         filters = urllib.parse.quote(json.dumps({"label": labels}))
         _, found = self.request("GET", f"/containers/json?all=1&filters={filters}")
-        for container in found:
+        return list(found)
+
+    def remove_containers(self, *labels: str) -> None:
+        """Remove, by force, all containers that have all these labels, written ``name=value``."""
+        for container in self.containers(*labels):
             self.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
