@@ -57,6 +57,8 @@ class RecordingHost:
 class Engine:
     """One node: its clock and runtime outlive the provider, which can be killed and started anew."""
 
+    no_references = References()
+
     def __init__(self, root_dir: Path) -> None:
         self.root_dir = root_dir
         self.clock = ManualClock()

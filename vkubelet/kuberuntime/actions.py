@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import datetime
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from vkubelet.kuberuntime import delays
 from vkubelet.kuberuntime.contract import ContainerInfo, ContainerStatus, RuntimePod, SandboxInfo
@@ -29,124 +26,28 @@ from vkubelet.kuberuntime.history import (
     history_of,
     is_live,
 )
+from vkubelet.kuberuntime.plan import (
+    Action,
+    CreateSandbox,
+    KillContainer,
+    Plan,
+    RemoveContainer,
+    RemoveSandbox,
+    StartContainer,
+    StopSandbox,
+)
 from vkubelet.kuberuntime.pod_memory import PodMemory
 from vkubelet.model import backoff, lifecycle
 from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import PodFailure, Waiting
 from vkubelet.model.pod import Container, ContainerKind, Pod, RestartPolicy
 
-__all__ = [
-    "Action",
-    "CreateSandbox",
-    "KillContainer",
-    "Plan",
-    "RemoveContainer",
-    "RemoveSandbox",
-    "StartContainer",
-    "StopSandbox",
-    "ended_with",
-    "next_actions",
-    "pod_started_at",
-    "spec_hash",
-]
+__all__ = ["ended_with", "next_actions", "pod_started_at", "spec_hash"]
 
 _KEPT_ATTEMPTS = 2
 _DEADLINE_EXCEEDED = PodFailure(
     "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CreateSandbox:
-    """Make the sandbox of that attempt; `replaces` an earlier one that was lost."""
-
-    attempt: int
-    replaces: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StopSandbox:
-    """Stop a sandbox whose containers have stopped."""
-
-    sandbox_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveSandbox:
-    """Remove a stopped sandbox that no kept container stood in."""
-
-    sandbox_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class StartContainer:
-    """
-    Start an attempt.
-
-    Attributes:
-        failures: exits in a row before it, noted on it.
-        existing_id: it has been created already and only needs to be started.
-    """
-
-    container: Container
-    attempt: int
-    failures: int
-    sandbox_id: str
-    existing_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KillContainer:
-    """
-    Stop it within its grace period.
-
-    Attributes:
-        message: of the Killing event.
-        deadline: by when, None for the pod's own grace period from now.
-        restart: it is to be started anew, whatever the restart policy.
-    """
-
-    container_id: str
-    name: str
-    message: str
-    deadline: datetime.datetime | None = None
-    restart: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveContainer:
-    """Remove an attempt that is over and that nobody asks for any more."""
-
-    container_id: str
-
-
-Action = CreateSandbox | StopSandbox | RemoveSandbox | StartContainer | KillContainer | RemoveContainer
-
-
-_NOBODY: Mapping[str, Waiting] = MappingProxyType({})
-_NOTHING: Mapping[str, int] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """
-    Attributes of what comes next.
-
-    Attributes:
-        actions: to be performed now, in order; starts and kills may overlap.
-        waiting: why containers wait, by name, beyond what `PodMemory.blocked` says.
-        backing_off: the attempt after whose end a container waits in CrashLoopBackOff, by name.
-        wake_at: look again then even if nothing happens.
-        over: nothing runs and nothing will be started again.
-        failure: end the whole pod with this.
-    """
-
-    actions: tuple[Action, ...] = ()
-    waiting: Mapping[str, Waiting] = field(default_factory=lambda: _NOBODY)
-    backing_off: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
-    wake_at: datetime.datetime | None = None
-    over: bool = False
-    failure: PodFailure | None = None
 
 
 def spec_hash(container: Container) -> str:
@@ -220,6 +121,7 @@ class _Planner:
         self._waiting: dict[str, Waiting] = {}
         self._backing_off: dict[str, int] = {}
         self._wake_at: datetime.datetime | None = None
+        self._has_losses = False
 
     def plan(self) -> Plan:
         """The steps of the present stage."""
@@ -227,7 +129,9 @@ class _Planner:
             return Plan(failure=_DEADLINE_EXCEEDED)
         sandbox = self._usable_sandbox()
         over = self._renew_sandbox() if sandbox is None else self._advance(sandbox)
-        return Plan(tuple(self._actions), self._waiting, self._backing_off, self._wake_at, over)
+        return Plan(
+            tuple(self._actions), self._waiting, self._backing_off, self._wake_at, over, self._has_losses
+        )
 
     # --- deadline and sandbox -------------------------------------------------------------------------
 
@@ -464,7 +368,10 @@ class _Planner:
         self._actions += [RemoveSandbox(s.id) for s in self._status.sandboxes if s.id not in in_use]
 
     def _history(self, container: Container) -> History:
-        return history_of(container.name, self._status, self._memory.known(container.name), self._now)
+        known = self._memory.known(container.name)
+        history = history_of(container.name, self._status, known, self._now)
+        self._has_losses |= history.lost is not None
+        return history
 
     def _look_again(self, at: datetime.datetime | None) -> None:
         if at is not None and at > self._now and (self._wake_at is None or at < self._wake_at):

@@ -19,7 +19,6 @@ from vkubelet.errors import (
     ProviderUnavailableError,
 )
 from vkubelet.kuberuntime import delays, pod_config
-from vkubelet.kuberuntime.actions import StartContainer
 from vkubelet.kuberuntime.contract import (
     ContainerConfig,
     ContainerRuntime,
@@ -29,6 +28,7 @@ from vkubelet.kuberuntime.contract import (
 )
 from vkubelet.kuberuntime.history import has_ended
 from vkubelet.kuberuntime.images import ImageManager
+from vkubelet.kuberuntime.plan import StartContainer
 from vkubelet.kuberuntime.pod_memory import Blocked, PodMemory
 from vkubelet.kuberuntime.volumes import VolumeManager
 from vkubelet.model.observations import Waiting

@@ -11,9 +11,10 @@ import dataclasses
 import datetime
 from collections.abc import Iterator, Mapping
 
-from vkubelet.kuberuntime.actions import Plan, ended_with, pod_started_at
+from vkubelet.kuberuntime.actions import ended_with, pod_started_at
 from vkubelet.kuberuntime.contract import ContainerInfo, ContainerStatus, RuntimePod
 from vkubelet.kuberuntime.history import History, has_ended, history_of
+from vkubelet.kuberuntime.plan import Plan
 from vkubelet.kuberuntime.pod_memory import PodMemory
 from vkubelet.model.observations import (
     ContainerObservation,

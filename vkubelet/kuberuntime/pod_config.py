@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from vkubelet.errors import VirtualKubeletError
-from vkubelet.kuberuntime.actions import StartContainer, spec_hash
+from vkubelet.kuberuntime.actions import spec_hash
 from vkubelet.kuberuntime.contract import (
     ContainerConfig,
     ContainerSecurity,
@@ -23,6 +23,7 @@ from vkubelet.kuberuntime.contract import (
     SandboxConfig,
 )
 from vkubelet.kuberuntime.history import FAILURES_ANNOTATION
+from vkubelet.kuberuntime.plan import StartContainer
 from vkubelet.model import dns, environment, quantity, resources, security
 from vkubelet.model.environment import EnvironmentContext
 from vkubelet.model.pod import Container, Pod

@@ -18,7 +18,10 @@ import structlog
 
 from vkubelet.errors import InvalidPodError, PodNotFoundError, ProviderError, ProviderUnavailableError
 from vkubelet.kuberuntime import actions, delays, termination_message
-from vkubelet.kuberuntime.actions import (
+from vkubelet.kuberuntime.container_starter import ContainerStarter
+from vkubelet.kuberuntime.contract import ContainerRuntime, RuntimePod
+from vkubelet.kuberuntime.observe import observe
+from vkubelet.kuberuntime.plan import (
     Action,
     CreateSandbox,
     KillContainer,
@@ -28,9 +31,6 @@ from vkubelet.kuberuntime.actions import (
     StartContainer,
     StopSandbox,
 )
-from vkubelet.kuberuntime.container_starter import ContainerStarter
-from vkubelet.kuberuntime.contract import ContainerRuntime, RuntimePod
-from vkubelet.kuberuntime.observe import observe
 from vkubelet.kuberuntime.pod_memory import NOTHING_REMEMBERED, PodMemory, Stopping, VolumeState
 from vkubelet.kuberuntime.spawn import Spawn
 from vkubelet.kuberuntime.volumes import MountError, VolumeManager
@@ -95,6 +95,8 @@ class PodWorker:
             status = await self._runtime.pod_status(memory.key)
             now = self._clock.now()
             plan = actions.next_actions(memory, status, now)
+            if plan.has_losses:
+                self.report(memory, status, plan, now)
             if plan.failure is not None:
                 self._fail(memory, plan.failure, "Normal")
             elif not await self._perform(memory, status, plan, now):
