@@ -3,8 +3,8 @@ How fast a node gets its pods Ready, and rid of them.
 
 N pods are created bound to the node, `PARALLEL` requests at a time, so no scheduler is measured. A watch
 tells when each was seen Ready, and when each was seen gone after all were deleted. The same observer serves
-every row, the limit included: there `own_status` writes the statuses in the creating client itself, as soon
-as each create is answered, and nothing else serves the node.
+every row, the limit included: there `own_status` does a node's part in the client itself, as soon as each of
+its requests is answered (running status; final status and final DELETE), and nothing else serves the node.
 """
 
 from __future__ import annotations
@@ -199,17 +199,19 @@ class _Run:
             self.created[name] = time.perf_counter()
             pod = await self._api.request("POST", _PODS, _pod(name, self._node))
             if self._own_status:
-                await self._write_status(pod)
+                await self._write_status(pod, _running_status(pod))
 
-    async def _write_status(self, pod: Json) -> None:
+    async def _write_status(self, pod: Json, status: Json) -> None:
         path = f"{_PODS}/{pod['metadata']['name']}/status"
         content_type = {"Content-Type": "application/strategic-merge-patch+json"}
-        await self._api.request("PATCH", path, {"status": _running_status(pod)}, **content_type)
+        await self._api.request("PATCH", path, {"status": status}, **content_type)
 
     async def _delete(self, name: str) -> None:
-        body: Json = {"gracePeriodSeconds": 0} if self._own_status else {}
         async with self._parallel:
-            await self._api.request("DELETE", f"{_PODS}/{name}", body)
+            pod = await self._api.request("DELETE", f"{_PODS}/{name}", {})
+            if self._own_status:
+                await self._write_status(pod, _ended_status(pod))
+                await self._api.request("DELETE", f"{_PODS}/{name}", {"gracePeriodSeconds": 0})
 
 
 def _is_ready(pod: Json) -> bool:
@@ -258,4 +260,22 @@ def _running_status(pod: Json) -> Json:
             }
             for container in pod["spec"]["containers"]
         ],
+    }
+
+
+def _ended_status(pod: Json) -> Json:
+    """What a node writes once the pod's container has ended, before it lets the pod go."""
+    now = pod["metadata"]["creationTimestamp"]
+    ended = {"exitCode": 137, "reason": "Error", "startedAt": now, "finishedAt": now}
+    containers = [
+        {**container, "ready": False, "started": False, "state": {"terminated": ended}}
+        for container in pod["status"]["containerStatuses"]
+    ]
+    return {
+        "phase": "Failed",
+        "conditions": [
+            {"type": t, "status": "False", "reason": "PodFailed", "lastTransitionTime": now}
+            for t in ("PodReadyToStartContainers", "Ready", "ContainersReady")
+        ],
+        "containerStatuses": containers,
     }
