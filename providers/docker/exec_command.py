@@ -57,25 +57,33 @@ async def run_command(
     """
     try:
         exec_id = await _create(client, container_id, command, io)
-        connection = await client.hijack(f"/exec/{exec_id}/start", {"Detach": False, "Tty": io.tty})
     except (EngineError, ProviderUnavailableError) as error:
         raise StreamError(str(error), status=500) from error
     over = False
     try:
-        failure = await _Streams(client, clock, exec_id, connection, io).run()
+        held = await _run_streams(client, clock, exec_id, io)
         exit_code, never_ran = await _exit_code(client, clock, exec_id)
         over = True
+    except StreamError:
+        raise
     except (ProviderError, RemoteProtocolError) as error:
-        raise StreamError(f"the connection to the Docker engine failed: {error}", status=500) from error
+        raise StreamError(str(error), status=500) from error
     finally:
-        connection.close()
         if not over:
             await _end(client, clock, container_id, exec_id)
-    if failure and never_ran:
-        raise StreamError(failure.decode(errors="replace").strip(), status=500)
-    if failure and io.stdout is not None:
-        await io.stdout.write(failure)
+    if held and never_ran:
+        raise StreamError(held.decode(errors="replace").strip(), status=500)
+    if held:
+        await _write(io.stdout, held)
     return exit_code
+
+
+async def _run_streams(client: EngineClient, clock: Clock, exec_id: str, io: ExecIO) -> bytes:
+    connection = await client.hijack(f"/exec/{exec_id}/start", {"Detach": False, "Tty": io.tty})
+    try:
+        return await _Streams(client, clock, exec_id, connection, io).run()
+    finally:
+        connection.close()
 
 
 async def run_command_sync(

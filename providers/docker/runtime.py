@@ -155,15 +155,18 @@ class DockerRuntime(ContainerRuntime):
         return sandbox_id
 
     async def _run_sandbox(self, config: SandboxConfig, oom_score_adj: int | None) -> str:
-        image = await self._sandbox_image.resolve()
-        body = translate.sandbox_body(self._owner, self._settings, config, image, oom_score_adj)
         try:
-            sandbox_id = await self._create(translate.sandbox_name(config), body)
-        except PodNotFoundError:
+            sandbox_id = await self._create_sandbox(config, oom_score_adj)
+        except PodNotFoundError:  # the image was there once
             self._sandbox_image.forget()
-            raise
+            sandbox_id = await self._create_sandbox(config, oom_score_adj)
         await self._client.call("POST", f"/containers/{sandbox_id}/start")
         return sandbox_id
+
+    async def _create_sandbox(self, config: SandboxConfig, oom_score_adj: int | None) -> str:
+        image = await self._sandbox_image.resolve()
+        body = translate.sandbox_body(self._owner, self._settings, config, image, oom_score_adj)
+        return await self._create(translate.sandbox_name(config), body)
 
     async def stop_pod_sandbox(self, sandbox_id: str) -> None:
         """Kill it; the engine gives its network back."""

@@ -57,6 +57,7 @@ class Demultiplexer:
         self._header = b""
         self._stream = StreamId.STDOUT
         self._remaining = 0
+        self._is_fresh = True  # nothing of the present frame's payload was handed on
 
     @property
     def at_frame_end(self) -> bool:
@@ -75,31 +76,32 @@ class Demultiplexer:
             RemoteProtocolError: this is not a multiplexed stream; nothing more can be read from it.
         """
         if 0 < len(data) <= self._remaining:
+            piece = Piece(self._stream, data, self._is_fresh)
+            self._is_fresh = False
             self._remaining -= len(data)
-            return [Piece(self._stream, data, starts_frame=False)]
-        return self._pieces(memoryview(data), by_frame)
+            return [piece]
+        return [
+            Piece(stream, b"".join(parts), fresh)
+            for stream, fresh, parts in self._runs(memoryview(data), by_frame)
+        ]
 
-    def _pieces(self, view: memoryview, by_frame: bool) -> list[Piece]:
-        pieces: list[Piece] = []
-        run: list[memoryview] = []
-        starts_frame = False
+    def _runs(self, view: memoryview, by_frame: bool) -> list[tuple[StreamId, bool, list[memoryview]]]:
+        """Payload that belongs together: stream, whether it begins a frame, parts."""
+        runs: list[tuple[StreamId, bool, list[memoryview]]] = []
         position = 0
         while position < len(view):
             if self._remaining == 0:
-                before = self._stream
                 position = self._read_header(view, position)
-                if run and (by_frame or self._stream is not before):
-                    pieces.append(Piece(before, b"".join(run), starts_frame))
-                    run = []
-                starts_frame = starts_frame if run else True
                 continue
             payload = view[position : position + self._remaining]
-            run.append(payload)
             position += len(payload)
             self._remaining -= len(payload)
-        if run:
-            pieces.append(Piece(self._stream, b"".join(run), starts_frame))
-        return pieces
+            if runs and runs[-1][0] is self._stream and not by_frame:
+                runs[-1][2].append(payload)
+            else:
+                runs.append((self._stream, self._is_fresh, [payload]))
+            self._is_fresh = False
+        return runs
 
     def _read_header(self, view: memoryview, position: int) -> int:
         """Take header bytes from `position`; returns the position after them."""
@@ -111,4 +113,5 @@ class Demultiplexer:
                 raise RemoteProtocolError(f"not a header of a multiplexed stream: {self._header.hex()}")
             self._stream = _STREAMS[number]
             self._header = b""
+            self._is_fresh = True
         return min(end, len(view))
