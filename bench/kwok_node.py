@@ -38,7 +38,7 @@ def build() -> Path:
 
 
 def _fast_stages() -> list[Path]:
-    """kwok's own stages "fast", from its module: a pod is Ready at once, and gone at once when deleted."""
+    """The stages "fast" that kwok's module brings: a pod is Ready at once, and gone at once when deleted."""
     done = subprocess.run(
         ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"],
         cwd=_SOURCE,
