@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -65,23 +66,53 @@ class Engine:
         self.runtime = MemoryRuntime(MemorySettings(), self.clock)
         self.host = RecordingHost()
         self.provider = self.new_provider()
+        self._life = contextlib.AsyncExitStack()
 
-    def new_provider(self) -> KubeRuntimeProvider:
-        context = ProviderContext(
-            host=self.host,
-            clock=self.clock,
-            node_name="node-1",
-            cluster_id="cluster-1",
-            node_ips=(NODE_IP,),
-            root_dir=self.root_dir,
-            cluster_dns=("10.0.0.10",),
-        )
-        return KubeRuntimeProvider(self.runtime, context)
+    def new_provider(self, **context: Any) -> KubeRuntimeProvider:
+        """Another vkubelet on the same node."""
+        given: dict[str, Any] = {
+            "host": self.host,
+            "clock": self.clock,
+            "node_name": "node-1",
+            "cluster_id": "cluster-1",
+            "node_ips": (NODE_IP,),
+            "root_dir": self.root_dir,
+            "cluster_dns": ("10.0.0.10",),
+        }
+        return KubeRuntimeProvider(self.runtime, ProviderContext(**{**given, **context}))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Engine]:
-        async with self.provider.running():
+        """The node runs; whichever vkubelet is the last is ended."""
+        await self._life.enter_async_context(self.provider.running())
+        try:
             yield self
+        finally:
+            await self._life.aclose()
+
+    async def restart(self, **context: Any) -> None:
+        """As after a kill: a new vkubelet that knows nothing, while the old one does no more."""
+        await self._life.aclose()
+        self.runtime.hook = None
+        self.provider = self.new_provider(**context)
+        await self._life.enter_async_context(self.provider.running())
+
+    @contextlib.asynccontextmanager
+    async def restarted(self, **context: Any) -> AsyncIterator[None]:
+        """What follows happens to the next vkubelet."""
+        await self.restart(**context)
+        yield
+
+    @contextlib.asynccontextmanager
+    async def dies_in(self, method: str, moment: str) -> AsyncIterator[None]:
+        """vkubelet stops for ever at that moment of that call of the runtime."""
+
+        async def hook(called: str, now: str) -> None:
+            if (called, now) == (method, moment):
+                await asyncio.Event().wait()
+
+        self.runtime.hook = hook
+        yield
 
     async def create(self, pod: Pod | None = None, references: References | None = None, **spec: Any) -> Pod:
         """Take a pod on and let everything happen that can."""

@@ -160,7 +160,7 @@ async def test_a_command_that_cannot_start_is_a_start_error_and_backs_off(engine
         for c in o.containers
         if isinstance(c.state, Waiting)
     ]
-    assert reasons[-1] == "CrashLoopBackOff"
+    assert reasons == ["RunContainerError", "RunContainerError", "CrashLoopBackOff"]
     last = engine.container(pod).last_state
     assert last is not None
     assert (last.exit_code, last.reason, last.message) == (128, "StartError", message)

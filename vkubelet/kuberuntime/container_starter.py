@@ -71,12 +71,9 @@ class ContainerStarter:
             self._host.record_event(pod.key, "Warning", warning.reason, warning.message)
         return pod_config.sandbox_config(pod, attempt, dns)
 
-    async def start(self, memory: PodMemory, status: RuntimePod, action: StartContainer) -> bool:
+    async def start(self, memory: PodMemory, status: RuntimePod, action: StartContainer) -> None:
         """
-        Bring the attempt to run.
-
-        Returns:
-            Whether anything has changed in the runtime; otherwise the reason is in `memory.blocked`.
+        Bring the attempt to run, or note in `memory.blocked` why it does not.
 
         Raises:
             ProviderUnavailableError: the engine does not answer.
@@ -89,11 +86,11 @@ class ContainerStarter:
             image = await self._images.ensure(pod, action.container, memory.references)
             if not isinstance(image, Image):
                 memory.blocked[name] = image
-                return False
+                return
             container_id = await self._create(memory, pod, status, action, image)
             if container_id is None:
-                return False
-        return await self._run(memory, pod, action, container_id)
+                return
+        await self._run(memory, pod, action, container_id)
 
     async def _create(
         self, memory: PodMemory, pod: Pod, status: RuntimePod, action: StartContainer, image: Image
@@ -134,7 +131,7 @@ class ContainerStarter:
             pod, action, image, memory.references, self._node(), pod_ips=ips, mounts=mounts
         )
 
-    async def _run(self, memory: PodMemory, pod: Pod, action: StartContainer, container_id: str) -> bool:
+    async def _run(self, memory: PodMemory, pod: Pod, action: StartContainer, container_id: str) -> None:
         name = action.container.name
         try:
             async with self._slots:
@@ -145,11 +142,10 @@ class ContainerStarter:
             over = await self._is_over(memory, container_id)
             self._block(memory, action, "RunContainerError", str(error), retry_s=0.0 if over else None)
             memory.restarting -= {name}
-            return over
+            return
         memory.blocked.pop(name, None)
         memory.restarting -= {name}
         self._tell(pod, action, "Started", "Container started")
-        return True
 
     async def _is_over(self, memory: PodMemory, container_id: str) -> bool:
         """The runtime counts the failed start as an attempt, so back-off is decided by that."""

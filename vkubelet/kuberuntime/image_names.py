@@ -36,6 +36,8 @@ def is_valid(image: str) -> bool:
 
 def why_invalid(image: str) -> str:
     """What is wrong with an invalid name, in the words of the reference library."""
+    if _IDENTIFIER.fullmatch(image):
+        return f"invalid repository name ({image}), cannot specify 64-byte hexadecimal strings"
     if not is_valid(image.lower()):
         return "invalid reference format"
     path = image.partition("@")[0]

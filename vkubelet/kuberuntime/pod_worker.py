@@ -173,25 +173,31 @@ class PodWorker:
     ) -> bool:
         """Take the steps; True when the pod must be looked at again before anything is concluded."""
         starts = [a for a in plan.actions if isinstance(a, StartContainer)]
-        performed = False
+        performed = bool(starts)
         for action in plan.actions:
             if not isinstance(action, StartContainer):
                 performed |= await self._take(memory, action, now)
-        if len(starts) > 1:
-            performed |= await self._start_all(memory, status, starts)
+        if len(starts) == 1:
+            await self._start(memory, status, starts[0])
         elif starts:
-            performed |= await self._start(memory, status, starts[0])
+            await self._start_all(memory, status, starts)
+        if any(self._failed_to_run(memory, action) for action in starts):
+            self.report(memory, await self._runtime.pod_status(memory.key), plan, now)
         return performed
 
-    async def _start_all(self, memory: PodMemory, status: RuntimePod, starts: list[StartContainer]) -> bool:
+    def _failed_to_run(self, memory: PodMemory, action: StartContainer) -> bool:
+        """Its reason is shown for a moment, before its next attempt or back-off takes its place."""
+        blocked = memory.blocked.get(action.container.name)
+        return blocked is not None and blocked.waiting.reason == "RunContainerError"
+
+    async def _start_all(self, memory: PodMemory, status: RuntimePod, starts: list[StartContainer]) -> None:
         """At the same time; all have ended, one way or the other, before an error is raised."""
         outcomes = await asyncio.gather(
             *(self._start(memory, status, action) for action in starts), return_exceptions=True
         )
         for outcome in outcomes:
-            if isinstance(outcome, BaseException):
+            if outcome is not None:
                 raise outcome
-        return any(outcomes)
 
     async def _take(self, memory: PodMemory, action: Action, now: datetime.datetime) -> bool:
         match action:
@@ -233,12 +239,11 @@ class PodWorker:
         else:
             memory.sandbox_retry_at = None
 
-    async def _start(self, memory: PodMemory, status: RuntimePod, action: StartContainer) -> bool:
+    async def _start(self, memory: PodMemory, status: RuntimePod, action: StartContainer) -> None:
         try:
-            return await self._starter.start(memory, status, action)
+            await self._starter.start(memory, status, action)
         except InvalidPodError as error:
             self._fail(memory, PodFailure(error.reason, str(error)), "Warning")
-            return True
 
     # --- stopping -------------------------------------------------------------------------------------
 
