@@ -10,11 +10,13 @@ was found is never touched.
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import time
 import urllib.parse
 from pathlib import Path
@@ -88,6 +90,23 @@ class DockerEngine:
         filters = urllib.parse.quote(json.dumps({"label": labels}))
         _, found = self.request("GET", f"/containers/json?all=1&filters={filters}")
         return list(found)
+
+    def state(self, container_id: str) -> str | None:
+        """A container's state, such as ``running``; None when there is none."""
+        status, found = self.request("GET", f"/containers/{container_id}/json")
+        return found["State"]["Status"] if status == http.HTTPStatus.OK else None
+
+    def put_file(self, container_id: str, directory: str, name: str) -> None:
+        """Make an empty file in a container's file system."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo(name))
+        path = urllib.parse.quote(directory, safe="")
+        status, answer = self.request(
+            "PUT", f"/containers/{container_id}/archive?path={path}", archive.getvalue()
+        )
+        if status != http.HTTPStatus.OK:
+            raise HarnessError(f"the Docker engine did not take {directory}/{name}: {answer}")
 
     def remove_containers(self, *labels: str) -> None:
         """Remove, by force, all containers that have all these labels, written ``name=value``."""
