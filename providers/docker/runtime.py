@@ -66,7 +66,7 @@ class DockerRuntime(ContainerRuntime):
         self._inspecting = asyncio.Semaphore(_PARALLEL_INSPECTS)
         self._final: dict[str, ContainerInfo] = {}
         self._image_refs: dict[str, str] = {}
-        self._stopping: dict[str, int] = {}
+        self._signalled: set[str] = set()
         self._last_node: NodeObservation | None = None
 
     def running(self) -> AbstractAsyncContextManager[None]:
@@ -231,34 +231,33 @@ class DockerRuntime(ContainerRuntime):
         """
         Stop it; returns when it has stopped.
 
-        A call while another one is waiting sends no second polite signal: it waits for its own grace
-        period, then kills. The engine itself keeps the first one's time, should this process end.
+        Whoever was asked politely is not asked again: a call while another one waits, or after one that was
+        cancelled, waits for its own grace period and then kills. The engine itself keeps the time of the
+        first, should this process end.
         """
-        if grace_period_s <= 0:
-            await self._kill(container_id)
-        elif self._stopping.get(container_id):
-            await self._kill_later(container_id, grace_period_s)
-        else:
-            await self._stop(container_id, math.ceil(grace_period_s))
+        try:
+            if grace_period_s <= 0:
+                await self._kill(container_id)
+            elif container_id in self._signalled:
+                await self._kill_later(container_id, grace_period_s)
+            else:
+                self._signalled.add(container_id)
+                await self._stop(container_id, math.ceil(grace_period_s))
+        except ProviderError:
+            self._signalled.discard(container_id)
+            raise
+        self._signalled.discard(container_id)
 
     async def _stop(self, container_id: str, grace_period_s: int) -> None:
-        self._stopping[container_id] = self._stopping.get(container_id, 0) + 1
+        timeout_s = grace_period_s + self._settings.request_timeout_s
+        path, params = f"/containers/{container_id}/stop", {"t": str(grace_period_s)}
         try:
-            await self._client.call(
-                "POST",
-                f"/containers/{container_id}/stop",
-                {"t": str(grace_period_s)},
-                timeout_s=grace_period_s + self._settings.request_timeout_s,
-            )
+            await self._client.call("POST", path, params, timeout_s=timeout_s)
         except PodNotFoundError:
             return
-        finally:
-            self._stopping[container_id] -= 1
-            if not self._stopping[container_id]:
-                del self._stopping[container_id]
 
     async def _kill_later(self, container_id: str, grace_period_s: float) -> None:
-        waiting = asyncio.create_task(self._wait_stopped(container_id), name="wait for stop")
+        waiting = asyncio.create_task(self._wait_stopped(container_id, grace_period_s), name="wait for stop")
         sleeping = asyncio.create_task(self._clock.sleep(grace_period_s), name="grace period")
         try:
             await asyncio.wait((waiting, sleeping), return_when=asyncio.FIRST_COMPLETED)
@@ -282,15 +281,12 @@ class DockerRuntime(ContainerRuntime):
             return
         await self._wait_stopped(container_id)
 
-    async def _wait_stopped(self, container_id: str) -> None:
-        """Return when it does not run; the engine answers at the moment."""
+    async def _wait_stopped(self, container_id: str, longest_s: float = 0.0) -> None:
+        """Return when it does not run; the engine answers at that moment."""
+        timeout_s = longest_s + self._settings.request_timeout_s
+        path, params = f"/containers/{container_id}/wait", {"condition": "not-running"}
         try:
-            await self._client.call(
-                "POST",
-                f"/containers/{container_id}/wait",
-                {"condition": "not-running"},
-                timeout_s=_NO_LIMIT_S,
-            )
+            await self._client.call("POST", path, params, timeout_s=timeout_s)
         except PodNotFoundError:
             return
 
@@ -298,6 +294,7 @@ class DockerRuntime(ContainerRuntime):
         """Remove it, running or not, with its log and anonymous volumes; not found is success."""
         await self._remove(container_id)
         self._final.pop(container_id, None)
+        self._signalled.discard(container_id)
 
     # --- commands, logs, images ----------------------------------------------------------------------------
 
@@ -384,9 +381,6 @@ class DockerRuntime(ContainerRuntime):
             await self._clock.sleep(delay_s)
             delay_s *= 2
         raise ProviderUnavailableError(f"the container {container} is still being removed")
-
-
-_NO_LIMIT_S = 10 * 365 * 86400.0
 
 
 async def _gather(

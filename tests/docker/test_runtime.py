@@ -219,6 +219,31 @@ async def test_a_second_stop_shortens_the_first(
     assert made.signals == ["SIGTERM", "SIGKILL"]
 
 
+async def test_a_stop_after_a_cancelled_one_does_not_ask_again(
+    runtime: DockerRuntime, engine: FakeEngine, clock: ManualClock
+) -> None:
+    made = await running_container(runtime, engine)
+    made.stubborn = True
+    first = asyncio.create_task(runtime.stop_container(made.id, 600))
+    await until(lambda: made.signals)
+    first.cancel()
+    await asyncio.wait({first})
+    second = asyncio.create_task(runtime.stop_container(made.id, 2))
+    await until(lambda: clock.next_due_s() is not None)
+    await clock.advance(3)
+    await second
+    assert made.signals == ["SIGTERM", "SIGKILL"]
+
+
+async def test_a_stop_that_failed_is_tried_politely_again(runtime: DockerRuntime, engine: FakeEngine) -> None:
+    made = await running_container(runtime, engine)
+    engine.refuse_next["/stop"] = RefusedError(500, "try again")
+    with pytest.raises(ProviderError, match="try again"):
+        await runtime.stop_container(made.id, 10)
+    await runtime.stop_container(made.id, 10)
+    assert made.signals == ["SIGTERM"]
+
+
 async def test_a_second_stop_returns_when_the_first_succeeds(
     runtime: DockerRuntime, engine: FakeEngine, clock: ManualClock
 ) -> None:
