@@ -125,6 +125,10 @@ class Engine:
         await self.provider.terminate_pod(pod.key, grace_period_s)
         await settle()
 
+    def busy(self, pod: Pod) -> bool:
+        """The engine is at work on the pod."""
+        return any(t.get_name() == f"pod {pod.namespace}/{pod.name}" for t in asyncio.all_tasks())
+
     def seen(self, pod: Pod) -> PodObservation:
         """The last observation of the pod."""
         return self.host.observations[pod.key][-1]
