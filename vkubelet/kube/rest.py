@@ -13,6 +13,7 @@ patches is no reason for the last one to fail.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -51,6 +52,8 @@ JSON_PATCH: Final = "application/json-patch+json"
 _JSON: Final = "application/json"
 _Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
 _CONNECT_S = 10.0
 _SILENCE_S = 30.0
 _WATCH_GRACE_S = 30.0
@@ -68,6 +71,8 @@ def segment(name: str) -> str:
     Raises:
         InvalidObjectError: no object can have that name.
     """
+    if _PLAIN_NAME.fullmatch(name):
+        return name
     if name in ("", ".", "..") or "/" in name or "%" in name:
         raise InvalidObjectError(f'invalid resource name "{name}"', code=400, reason="BadRequest")
     return quote(name, safe="")
