@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.clocks import ManualClock, settle
 from vkubelet.controllers.work_queue import LAST_RETRY_S, WorkQueue
-from vkubelet.errors import ProviderUnavailableError
+from vkubelet.errors import ApiUnavailableError, ProviderUnavailableError
 
 
 @asynccontextmanager
@@ -210,3 +210,16 @@ def test_whatever_is_added_every_key_is_handled_after_its_last_add(keys: list[st
             assert handled == added
 
     asyncio.run(scenario())
+
+
+async def test_a_key_that_fails_for_days_is_still_retried() -> None:
+    times: list[float] = []
+
+    async def handler(key: str) -> None:
+        times.append(clock.monotonic())
+        raise ApiUnavailableError("no answer")
+
+    async with running(handler) as (queue, clock):
+        queue.add("a")
+        await clock.advance(2 * 24 * 3600)
+        assert len(times) > 2 * 24 * 3600 / (LAST_RETRY_S * 1.25)

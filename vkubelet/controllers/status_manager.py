@@ -33,6 +33,10 @@ __all__ = ["StatusManager"]
 log = get_logger("status_manager")
 
 HOLD_S = 1.0
+LAST_RETRY_S = 10.0
+"""As the kubelet's: when the API server is back, others wait for statuses."""
+
+_LOST_RACE = 409
 _PROVISIONAL_REASONS = frozenset({"ContainerCreating", "PodInitializing"})
 
 
@@ -73,7 +77,7 @@ class StatusManager:
         self._host_ips = host_ips
         self._clock = clock
         self.queue: WorkQueue[PodKey] = WorkQueue(
-            "pod-status", self.sync_status, workers=workers, clock=clock
+            "pod-status", self.sync_status, workers=workers, clock=clock, last_retry_s=LAST_RETRY_S
         )
         records.listen(lambda record: self.queue.add(record.key))
 
@@ -86,8 +90,13 @@ class StatusManager:
         record = self._records.get(pod.key)
         if record is None:
             return
-        if record.written is not None and record.written.resource_version >= _version(pod.resource_version):
-            return
+        if (written := record.written) is not None:
+            seen = _version(pod.resource_version)
+            if seen < written.resource_version:
+                return
+            record.written = None
+            if seen == written.resource_version:
+                return
         if record.effective_observation() is not None:
             self.queue.add(pod.key)
 
@@ -109,7 +118,8 @@ class StatusManager:
             if not observation.terminated and (wait_s := self._hold_s(record, known, status)) > 0:
                 self.queue.add_after(key, wait_s)
                 return
-            await self._send(record, patch, status)
+            if not await self._send(record, patch, status):
+                return
         if observation.terminated:
             record.final_written = True
             self._on_final(key)
@@ -132,16 +142,25 @@ class StatusManager:
             record.held_since = now
         return record.held_since + HOLD_S - now
 
-    async def _send(self, record: PodRecord, patch: Json, status: Json) -> None:
+    async def _send(self, record: PodRecord, patch: Json, status: Json) -> bool:
+        """
+        Write; False for a pod that is gone, as the watch will show too.
+
+        A plain 409 is a race that the API server has lost inside, worth another try: without a resource
+        version a patch can be wrong about nothing but the uid.
+        """
         try:
             written = await self._write(record.key, patch)
         except (NotFoundError, ConflictError) as error:
+            if error.code == _LOST_RACE:
+                raise
             log.debug("pod is gone, its status was not written", pod=str(record.key), error=str(error))
-            return
+            return False
         record.held_since = None
         record.written = WrittenStatus(
             _version(written["metadata"]["resourceVersion"]), written.get("status") or status
         )
+        return True
 
 
 def _is_provisional(status: Json) -> bool:

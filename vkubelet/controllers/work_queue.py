@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from vkubelet.clock import Clock, Timer
-from vkubelet.errors import ProviderUnavailableError
+from vkubelet.errors import ApiUnavailableError, ProviderUnavailableError, VirtualKubeletError
 from vkubelet.logs import get_logger
 
 __all__ = ["WorkQueue"]
@@ -35,20 +35,28 @@ class WorkQueue(Generic[K]):
     """
     Calls `handler(key)` for every key that was added, by `workers` tasks at the most.
 
-    A handler that raises is called again after a back-off that doubles from 0.25 s to 60 s, or after the
-    time that a `ProviderUnavailableError` names. This is the one boundary for unexpected errors of its loop.
+    A handler that raises is called again after a back-off that doubles from 0.25 s to `last_retry_s`, or
+    after the time that a platform or the API server names. This is the one boundary for unexpected errors of
+    its loop; only those are logged with their traceback.
 
     Attributes:
         name: for logs and task names.
     """
 
     def __init__(
-        self, name: str, handler: Callable[[K], Awaitable[None]], *, workers: int, clock: Clock
+        self,
+        name: str,
+        handler: Callable[[K], Awaitable[None]],
+        *,
+        workers: int,
+        clock: Clock,
+        last_retry_s: float = LAST_RETRY_S,
     ) -> None:
         self.name = name
         self._handler = handler
         self._workers = workers
         self._clock = clock
+        self._last_retry_s = last_retry_s
         self._ready: deque[K] = deque()
         self._queued: set[K] = set()
         self._working: set[K] = set()
@@ -152,10 +160,11 @@ class WorkQueue(Generic[K]):
     def _retry(self, key: K, error: Exception) -> None:
         failures = self._failures.get(key, 0) + 1
         self._failures[key] = failures
-        delay_s = min(FIRST_RETRY_S * 2 ** (failures - 1), LAST_RETRY_S) * random.uniform(1.0, 1.25)
-        known = isinstance(error, ProviderUnavailableError)
-        if isinstance(error, ProviderUnavailableError) and error.retry_after_s is not None:
-            delay_s = error.retry_after_s
+        delay_s = min(FIRST_RETRY_S * 2 ** min(failures - 1, 10), self._last_retry_s)
+        delay_s *= random.uniform(1.0, 1.25)
+        known = isinstance(error, VirtualKubeletError)
+        if isinstance(error, ProviderUnavailableError | ApiUnavailableError):
+            delay_s = delay_s if error.retry_after_s is None else error.retry_after_s
         log.warning(
             "work failed, will be retried",
             queue=self.name,
