@@ -24,6 +24,9 @@ from vkubelet.model.status import OWNED_FIELDS
 
 __all__ = ["metadata_patch", "node_status_patch", "status_patch", "taints_patch"]
 
+_NEVER_REMOVED = frozenset({"observedGeneration", "qosClass"})
+"""The API server puts these back: a patch that removes them would be made again and again."""
+
 _REPLACED_LISTS = frozenset({"podIPs", "hostIPs", "addresses"})
 _QUANTITIES = ("capacity", "allocatable")
 _UNCHANGED: Final = object()
@@ -51,7 +54,7 @@ def status_patch(
         if name == "conditions":
             if entries := _conditions(old or (), new or (), owned_conditions):
                 changes[name] = entries
-        elif not _equal(old, new):
+        elif not (_equal(old, new) or (new is None and name in _NEVER_REMOVED)):
             changes[name] = _replacement(name, old, new)
     return {"metadata": {"uid": uid}, "status": changes} if changes else None
 
@@ -161,7 +164,8 @@ def _conditions(old: Sequence[Json], new: Sequence[Json], owned: Collection[str]
 def _fields(old: Json, new: Json) -> Json:
     """The fields that differ; None removes one."""
     changed = {key: value for key, value in new.items() if not _equal(old.get(key), value)}
-    changed.update({key: None for key, value in old.items() if key not in new and value is not None})
+    gone = old.keys() - new.keys() - _NEVER_REMOVED
+    changed.update({key: None for key in sorted(gone) if old[key] is not None})
     return changed
 
 
