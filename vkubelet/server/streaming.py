@@ -62,13 +62,16 @@ class Channel:
     half-close. One task at a time may iterate.
 
     Attributes:
+        id: its number on the connection.
         headers: what the stream was opened with, names in lower case.
+        closed: set when what is written goes nowhere any more: the stream was reset, or the connection lost.
     """
 
     def __init__(self, transport: ChannelTransport, channel_id: int, headers: Mapping[str, str]) -> None:
         self._transport = transport
-        self._id = channel_id
+        self.id = channel_id
         self.headers = headers
+        self.closed = asyncio.Event()
         self._arrived: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._ended = False
@@ -96,7 +99,7 @@ class Channel:
             await self._news.wait()
         data = self._arrived[0] if len(self._arrived) == 1 else b"".join(self._arrived)
         self._arrived.clear()
-        self._transport.consumed(self._id, len(data))
+        self._transport.consumed(self.id, len(data))
         return data
 
     async def write(self, data: bytes) -> None:
@@ -107,16 +110,17 @@ class Channel:
             ConnectionResetError: the connection is lost.
         """
         if data:
-            await self._transport.send(self._id, data)
+            await self._transport.send(self.id, data)
 
     def end(self) -> None:
         """Half-close: no more output will follow."""
-        self._transport.end(self._id)
+        self._transport.end(self.id)
 
     def reset(self) -> None:
         """Close both directions at once."""
         self.discard()
-        self._transport.reset(self._id)
+        self._transport.reset(self.id)
+        self.closed.set()
 
     def discard(self) -> None:
         """Nobody will read the input: throw away what is here and what comes."""
@@ -124,14 +128,14 @@ class Channel:
         held = sum(map(len, self._arrived))
         self._arrived.clear()
         if held:
-            self._transport.consumed(self._id, held)
+            self._transport.consumed(self.id, held)
 
     # --- for its transport --------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         """Input has arrived."""
         if self._discarding:
-            self._transport.consumed(self._id, len(data))
+            self._transport.consumed(self.id, len(data))
             return
         self._arrived.append(data)
         self._news.set()
@@ -141,8 +145,14 @@ class Channel:
         self._ended = True
         self._news.set()
 
+    def was_reset(self) -> None:
+        """Both directions have ended at once; what has arrived can still be read."""
+        self.closed.set()
+        self.ended()
+
     def broken(self) -> None:
-        """The connection ended before the input did."""
+        """The connection has ended, perhaps before the input did."""
+        self.closed.set()
         if not self._ended:
             self._broken = True
             self._news.set()
@@ -206,7 +216,7 @@ class SpdyStreams:
                     self._drop_if_closed(event.stream_id)
             case spdy.StreamReset():
                 if (channel := self._channels.pop(event.stream_id, None)) is not None:
-                    channel.ended()
+                    channel.was_reset()
                 self._wake_senders()
             case spdy.WindowOpened():
                 self._wake_senders()
