@@ -17,7 +17,7 @@ import orjson
 from aiohttp import web
 
 from tests.fake_api_server import FakeApiServer, RecordedRequest
-from tests.kube.fake_objects import selector, watch_events
+from tests.kube.fake_objects import FakeObjects, selector, watch_events
 from vkubelet.errors import ApiUnavailableError
 from vkubelet.kube.api_errors import error_from_answer
 from vkubelet.kube.client import KubeClient
@@ -52,6 +52,15 @@ class _Request:
         raise ConnectionResetError("connection reset by peer")
 
 
+class _Objects(FakeObjects):
+    """Objects whose pods go as the API server lets them go: first marked with a grace period of 0."""
+
+    def _remove(self, key: tuple[str, str, str]) -> None:
+        if key[0] == "pods":
+            self._begin_deletion(key, self._objects[key], 0)
+        super()._remove(key)
+
+
 @dataclass
 class DirectServer(FakeApiServer):
     """
@@ -62,6 +71,7 @@ class DirectServer(FakeApiServer):
         lags: watches show nothing; see `show`.
     """
 
+    objects: FakeObjects = field(default_factory=_Objects)
     is_down: bool = False
     lags: bool = False
     _cut: asyncio.Event = field(default_factory=asyncio.Event)

@@ -24,7 +24,7 @@ from structlog.contextvars import bound_contextvars
 
 from vkubelet.clock import Clock
 from vkubelet.controllers.pod_records import PodRecord, PodRecords
-from vkubelet.controllers.reference_resolver import ReferenceResolver
+from vkubelet.controllers.reference_resolver import ReferenceResolver, with_known
 from vkubelet.controllers.status_manager import PodReader
 from vkubelet.controllers.work_queue import WorkQueue
 from vkubelet.errors import (
@@ -97,7 +97,7 @@ class PodController:
             if (record := self._records.get(old.key)) is not None:
                 record.given_pod = old
             self.queue.add(old.key)
-        if new is not None and (old is None or new.key != old.key or _asks_for_more(old, new)):
+        if new is not None and (old is None or new.key != old.key or _asks_something(old, new)):
             self.queue.add(new.key)
 
     async def run_resync(self, period_s: float) -> None:
@@ -121,10 +121,10 @@ class PodController:
             pod = self._pods.get(key)
             if pod is None:
                 await self._sync_removed(key)
-            elif pod.is_deleted or pod.is_terminal:
-                await self._sync_terminating(pod)
-            else:
+            elif _is_wanted(pod):
                 await self._sync_wanted(pod)
+            else:
+                await self._sync_terminating(pod)
 
     def _observed(self, record: PodRecord) -> None:
         if record.is_terminated and self._pods.get(record.key) is None:
@@ -135,12 +135,16 @@ class PodController:
     async def _sync_wanted(self, pod: Pod) -> None:
         record = self._records.of(pod.key)
         if record.failure is not None:
+            await self._end_refused(pod, record)
             return
         references = await self._references.resolve(pod)
+        if not _is_wanted(self._pods.get(pod.key)):
+            return  # deleted meanwhile, which has queued it again
         try:
-            await self._give(pod, references, record)
+            await self._give(pod, with_known(references, record.given_references), record)
         except InvalidPodError as error:
             self._refuse(record, error)
+            await self._end_refused(pod, record)
             return
         except ProviderError as error:
             self._host.record_event(
@@ -156,7 +160,7 @@ class PodController:
         elif (
             references != record.given_references
             or record.given_pod is None
-            or _asks_for_more(record.given_pod, pod)
+            or _is_another(record.given_pod, pod)
         ):
             try:
                 await self._provider.update_pod(pod, references)
@@ -170,17 +174,24 @@ class PodController:
         log.warning("pod refused", reason=error.reason, error=str(error))
         record.failure = PodFailure(error.reason, str(error))
         self._host.record_event(record.key, "Warning", error.reason, str(error))
-        self._records.observe(record.observation or PodObservation(record.key))
+
+    async def _end_refused(self, pod: Pod, record: PodRecord) -> None:
+        """Whatever the platform may have of it; usually nothing."""
+        if not record.is_terminated:
+            await self._terminate(record, lifecycle.effective_grace_period_s(pod))
 
     def _plan_next_resolution(self, pod: Pod, references: References, record: PodRecord) -> None:
-        if references.unavailable():
+        """Ask again, with growing delays, for what could not be had; for tokens when they want renewal."""
+        renewal = self._references.refresh_at(pod.key)
+        due_s = (renewal - self._clock.now()).total_seconds() if renewal is not None else None
+        if references.unavailable() or (due_s is not None and due_s <= 0):
             record.attempts += 1
             delay_s = FIRST_REFERENCE_RETRY_S * 2 ** min(record.attempts - 1, 10)
             self.queue.add_after(pod.key, min(delay_s, LAST_REFERENCE_RETRY_S))
         else:
             record.attempts = 0
-        if (renewal := self._references.refresh_at(pod.key)) is not None:
-            self.queue.add_after(pod.key, max((renewal - self._clock.now()).total_seconds(), 1.0))
+        if due_s is not None and due_s > 0:
+            self.queue.add_after(pod.key, due_s)
 
     # --- unwanted -------------------------------------------------------------------------------------
 
@@ -199,7 +210,7 @@ class PodController:
 
     async def _sync_removed(self, key: PodKey) -> None:
         record = self._records.get(key)
-        if record is None:
+        if record is None or record.removed:
             self._forget(key)
         elif record.is_terminated or not await self._terminate(record, _last_grace_period_s(record)):
             await self._provider.delete_pod(key)
@@ -230,16 +241,23 @@ class PodController:
         self.queue.forget(key)
 
 
-def _asks_for_more(old: Pod, new: Pod) -> bool:
-    """Something that the provider acts on has changed: anything but status and bookkeeping."""
+def _is_wanted(pod: Pod | None) -> bool:
+    return pod is not None and not pod.is_deleted and not pod.is_terminal
+
+
+def _asks_something(old: Pod, new: Pod) -> bool:
+    """There may be something to do: anything but status and bookkeeping, and the end by anybody's word."""
     return (
         old.deletion_timestamp != new.deletion_timestamp
         or old.deletion_grace_period_s != new.deletion_grace_period_s
-        or old.phase != new.phase
-        or old.labels != new.labels
-        or old.annotations != new.annotations
-        or old.spec != new.spec
+        or old.is_terminal != new.is_terminal
+        or _is_another(old, new)
     )
+
+
+def _is_another(old: Pod, new: Pod) -> bool:
+    """What the provider acts on has changed; our own status writes are no change."""
+    return old.labels != new.labels or old.annotations != new.annotations or old.spec != new.spec
 
 
 def _last_grace_period_s(record: PodRecord) -> float:

@@ -62,18 +62,14 @@ class PodRecord:
     @property
     def is_terminated(self) -> bool:
         """Nothing of it runs, and nothing of it will be started by the provider."""
-        if self.observation is not None and self.observation.terminated:
-            return True
-        return self.failure is not None and not self.accepted
+        return self.observation is not None and self.observation.terminated
 
     def effective_observation(self) -> PodObservation | None:
         """The observation, overlaid with a refusal; None when there is nothing to tell yet."""
         if self.failure is None:
             return self.observation
         seen = self.observation or PodObservation(self.key)
-        return dataclasses.replace(
-            seen, failure=seen.failure or self.failure, terminated=seen.terminated or self.is_terminated
-        )
+        return dataclasses.replace(seen, failure=seen.failure or self.failure)
 
 
 class PodRecords:

@@ -12,6 +12,7 @@ Tokens belong to one pod and are renewed when 80 % of their life is over, as the
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Generic, Protocol, TypeVar
@@ -32,7 +33,7 @@ from vkubelet.model.references import (
 )
 from vkubelet.model.volumes import token_refresh_at
 
-__all__ = ["ReferenceApi", "ReferenceResolver"]
+__all__ = ["ReferenceApi", "ReferenceResolver", "with_known"]
 
 FOUND_LIFETIME_S = 20.0
 UNAVAILABLE_LIFETIME_S = 0.5
@@ -121,6 +122,30 @@ class ReferenceResolver:
                     return token
                 return Unavailable(f"failed to fetch token: {error}", missing=False)
         return token
+
+
+def with_known(references: References, before: References | None) -> References:
+    """
+    The answers, with those of `before` for objects that could not be read now but may well be there.
+
+    So an API server that is away takes nothing from pods that run: the kubelet's managers, too, go on with
+    what they had. What the API server says is missing, is missing.
+    """
+    if before is None or not references.unavailable():
+        return references
+    return dataclasses.replace(
+        references,
+        config_maps=_filled(references.config_maps, before.config_maps),
+        secrets=_filled(references.secrets, before.secrets),
+    )
+
+
+def _filled(
+    now: Mapping[K, V | Unavailable], before: Mapping[K, V | Unavailable]
+) -> Mapping[K, V | Unavailable]:
+    return {
+        k: before.get(k, a) if isinstance(a, Unavailable) and not a.missing else a for k, a in now.items()
+    }
 
 
 async def _fetch(names: Iterable[K], fetch: Callable[[K], Awaitable[V]]) -> Mapping[K, V]:
