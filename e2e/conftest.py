@@ -95,7 +95,7 @@ def docker_containers(docker_engine: DockerEngine) -> Callable[[str], list[Any]]
 @pytest.fixture(scope="session")
 def vkubelet_docker(cluster: Cluster, docker_engine: DockerEngine) -> Iterator[Vkubelet]:
     """The node `docker-node` that tests share; nobody kills its vkubelet."""
-    with cluster.vkubelet("docker", "docker-node") as vkubelet:
+    with cluster.vkubelet("docker", "docker-node", arguments=["--cluster-dns", "10.0.0.10"]) as vkubelet:
         yield vkubelet
         wait_for_namespaces(cluster.kubectl)
 

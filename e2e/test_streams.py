@@ -236,7 +236,9 @@ def test_a_terminal_is_a_terminal_of_the_right_size(kubectl: Kubectl) -> None:
         # The new size travels by itself; what is typed meanwhile may be quicker.
         terminal.send("until [ \"$(stty size)\" = '44 133' ]; do sleep 0.1; done; echo re''sized\r")
         terminal.expect("resized")
-        terminal.send("sleep 100\r")
+        terminal.send("cat; echo interrupted=$?\r")
+        terminal.send("echoed\r")
+        terminal.expect("echoed\r\nechoed")
         terminal.send("\x03")
         terminal.send("exit 7\r")
         assert terminal.wait() == 7
