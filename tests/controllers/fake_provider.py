@@ -110,7 +110,9 @@ class FakeProvider(Provider):
         await self._called(Call("terminate_pod", key, grace_period_s=grace_period_s))
         if key not in self.platform.pods:
             raise PodNotFoundError(f"no pod {key}")
-        if self.platform.stops:
+        if self.platform.pods[key].terminated:
+            self.report(self.platform.pods[key])
+        elif self.platform.stops:
             self.end(key, self.platform.exit_code)
 
     async def delete_pod(self, key: PodKey) -> None:

@@ -17,6 +17,7 @@ from vkubelet.controllers.pod_controller import PodController
 from vkubelet.controllers.pod_records import PodRecords
 from vkubelet.controllers.reference_resolver import ReferenceResolver
 from vkubelet.controllers.status_manager import StatusManager
+from vkubelet.errors import VirtualKubeletError
 from vkubelet.kube.pods import pod_key
 from vkubelet.kube.references import parse_service
 from vkubelet.kube.reflector import Reflector
@@ -133,8 +134,7 @@ class PodNode:
                 self.controller.run(),
                 pods.run(),
                 watched_services.run(),
-                self._adopt(),
-                self.cleanup.run(),
+                self._adopt_then_clean_up(),
                 self.controller.run_resync(60.0),
             )
         )
@@ -168,9 +168,16 @@ class PodNode:
             for loop in loops:
                 group.create_task(loop)
 
-    async def _adopt(self) -> None:
+    async def _adopt_then_clean_up(self) -> None:
         await self.pods.wait_for_sync()
-        await self.cleanup.adopt()
+        while True:
+            try:
+                await self.cleanup.adopt()
+            except VirtualKubeletError:
+                await self.clock.sleep(2.0)
+            else:
+                break
+        await self.cleanup.run()
 
     def _pod_event(self, event: StoreEvent[Pod]) -> None:
         self.lister.note(event)

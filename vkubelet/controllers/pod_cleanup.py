@@ -19,6 +19,7 @@ from vkubelet.controllers.status_manager import PodReader
 from vkubelet.errors import ApiError, NotFoundError, ProviderError
 from vkubelet.logs import get_logger
 from vkubelet.model.keys import PodKey
+from vkubelet.model.observations import PodObservation
 from vkubelet.model.pod import Json
 from vkubelet.provider import Provider
 
@@ -68,8 +69,7 @@ class PodCleanup:
         observations = await self._provider.list_pods()
         for observation in observations:
             if self._pods.get(observation.key) is not None or await self._is_unwanted(observation.key):
-                self._records.observe(observation)
-                self._enqueue(observation.key)
+                self._take(observation)
         if observations:
             log.info("pods found running", pods=len(observations))
 
@@ -89,8 +89,14 @@ class PodCleanup:
             if self._pods.get(key) is not None or not await self._is_unwanted(key):
                 continue
             log.info("removing a pod that is not in the API server", pod=str(key))
+            self._take(observation)
+
+    def _take(self, observation: PodObservation) -> None:
+        """Note it, unless the provider has reported since it made its list, and see to the pod."""
+        record = self._records.get(observation.key)
+        if record is None or record.observation is None or observation.terminated:
             self._records.observe(observation)
-            self._enqueue(key)
+        self._enqueue(observation.key)
 
     async def _is_unwanted(self, key: PodKey) -> bool:
         try:
