@@ -13,10 +13,11 @@ for a few seconds. Where 1,000 wait already, further ones are counted and droppe
 from __future__ import annotations
 
 import asyncio
+import datetime
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Never
+from typing import NamedTuple, Never
 
 import structlog
 
@@ -60,6 +61,17 @@ def _never() -> bool:
     return False
 
 
+class _Recorded(NamedTuple):
+    """What `record` was told, and when; everything else is left to the task that tells it."""
+
+    about: ObjectReference
+    type: EventType
+    reason: str
+    message: str
+    now: datetime.datetime
+    at_s: float
+
+
 class EventRecorder:
     """
     The one writer of Events.
@@ -99,7 +111,7 @@ class EventRecorder:
         self._busy = busy
         self._limit = _Limit(qps, burst, clock)
         self._correlator = EventCorrelator()
-        self._queue: deque[Occurrence] = deque()
+        self._queue: deque[_Recorded] = deque()
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -112,12 +124,8 @@ class EventRecorder:
             self.dropped += 1
             log.debug("event dropped, too many wait", reason=reason, dropped=self.dropped)
             return
-        now = self._clock.now()
-        name = self._name(about.name, now.timestamp())
-        message = message[:_LONGEST_MESSAGE]
-        self._queue.append(
-            Occurrence(about, event_type, reason, message, self._clock.monotonic(), rfc3339(now), name)
-        )
+        now, at_s = self._clock.now(), self._clock.monotonic()
+        self._queue.append(_Recorded(about, event_type, reason, message[:_LONGEST_MESSAGE], now, at_s))
         self._idle.clear()
         self._arrived.set()
 
@@ -128,8 +136,9 @@ class EventRecorder:
                 self._idle.set()
                 self._arrived.clear()
                 await self._arrived.wait()
-            occurrence = self._queue[0]
-            await self._give_way(occurrence)
+            recorded = self._queue[0]
+            await self._give_way(recorded)
+            occurrence = self._occurrence(recorded)
             try:
                 await self._tell(occurrence)
             except Exception:
@@ -150,9 +159,9 @@ class EventRecorder:
 
     # --- telling
 
-    async def _give_way(self, occurrence: Occurrence) -> None:
+    async def _give_way(self, recorded: _Recorded) -> None:
         """Wait for more important requests, but not until an event is stale."""
-        until_s = occurrence.at_s + _LONGEST_YIELD_S
+        until_s = recorded.at_s + _LONGEST_YIELD_S
         while not self._flushing and self._busy() and self._clock.monotonic() < until_s:
             await self._clock.sleep(_YIELD_S)
 
@@ -229,11 +238,13 @@ class EventRecorder:
         """Sleep, or give the last chance at once when flushing."""
         await self._clock.sleep(0.1 if self._flushing else seconds)
 
-    def _name(self, name: str, now_s: float) -> str:
-        """As the kubelet names them: the object and the time, which never is the same twice."""
-        self._last_name_ns = max(self._last_name_ns + 1, int(now_s * 1e9))
+    def _occurrence(self, recorded: _Recorded) -> Occurrence:
+        """With a name as the kubelet's: the object and the time, which never is the same twice."""
+        about, event_type, reason, message, now, at_s = recorded
+        self._last_name_ns = max(self._last_name_ns + 1, int(now.timestamp() * 1e9))
         suffix = f".{self._last_name_ns:x}"
-        return name[: _LONGEST_NAME - len(suffix)].rstrip(".-") + suffix
+        name = about.name[: _LONGEST_NAME - len(suffix)].rstrip(".-") + suffix
+        return Occurrence(about, event_type, reason, message, at_s, rfc3339(now), name)
 
 
 class _Limit:
