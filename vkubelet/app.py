@@ -38,7 +38,7 @@ from vkubelet.errors import (
 )
 from vkubelet.kube.client import KubeClient
 from vkubelet.kube.events import EventRecorder, ObjectReference, pod_reference
-from vkubelet.kube.pods import pod_key
+from vkubelet.kube.pods import PodParser, pod_key
 from vkubelet.kube.references import parse_service
 from vkubelet.kube.reflector import Reflector
 from vkubelet.kube.store import Added, Deleted, Modified, Store, StoreEvent
@@ -46,7 +46,7 @@ from vkubelet.logs import get_logger
 from vkubelet.model.keys import PodKey
 from vkubelet.model.node import NodeIdentity
 from vkubelet.model.observations import PodObservation
-from vkubelet.model.pod import Json, Pod, parse_pod
+from vkubelet.model.pod import Json, Pod
 from vkubelet.model.references import ServiceData
 from vkubelet.provider import ExecRunner, LogSource, Provider, ProviderContext
 from vkubelet.server.app import KubeletServer, Powers
@@ -334,7 +334,7 @@ class _VirtualNode:
                 client,
                 client.pods.collection,
                 key=pod_key,
-                parse=parse_pod,
+                parse=PodParser(),
                 params=client.pods.on_node(name),
                 handler=self._pod_event,
                 store=self._pods,
