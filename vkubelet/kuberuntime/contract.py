@@ -22,7 +22,8 @@ from enum import StrEnum
 from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import NodeObservation
 from vkubelet.model.pod import ContainerKind
-from vkubelet.provider import ExecIO, LogOptions
+from vkubelet.model.stats import NodeStats, PodStats
+from vkubelet.provider import ExecIO, LogOptions, PortConnection
 
 __all__ = [
     "ContainerConfig",
@@ -341,6 +342,10 @@ class ContainerRuntime(abc.ABC):
         """See `ExecRunner.exec`."""
 
     @abc.abstractmethod
+    async def port_forward(self, sandbox_id: str, port: int) -> PortConnection:
+        """See `PortForwarder.connect_port`; like CRI's PortForward, to localhost of the sandbox's network."""
+
+    @abc.abstractmethod
     def container_logs(
         self, container_id: str, options: LogOptions
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
@@ -353,3 +358,20 @@ class ContainerRuntime(abc.ABC):
     @abc.abstractmethod
     async def pull_image(self, image: str, credentials: Sequence[RegistryCredentials]) -> Image:
         """Fetch it, trying each credential, then none; raises `ProviderError` with the registry's words."""
+
+    @abc.abstractmethod
+    async def list_pod_sandbox_stats(self, *, only_cpu_and_memory: bool) -> Sequence[PodStats]:
+        """
+        What every pod with a ready sandbox uses: its containers, its sandbox, its network.
+
+        What cannot be read is None, and raises nothing. The pod's own sums, volumes and ephemeral storage
+        are the engine's to add.
+        """
+
+    @abc.abstractmethod
+    async def node_stats(self, *, only_cpu_and_memory: bool) -> NodeStats | None:
+        """
+        What the machine uses that the containers run on; None when it cannot be seen from here.
+
+        (No part of CRI: there the kubelet looks at its own machine.)
+        """

@@ -86,7 +86,15 @@ class PodWorker:
         self._slots = slots
 
     async def sync(self, memory: PodMemory) -> None:
-        """One pass; raises `ProviderError` when the runtime cannot be asked or refuses a step."""
+        """
+        One pass.
+
+        What must not be missed is reported before it is acted on: how attempts ended that have vanished,
+        and how a pod was found that an earlier vkubelet has left.
+
+        Raises:
+            ProviderError: the runtime cannot be asked, or refuses a step.
+        """
         memory.sandbox = None
         for _ in range(_MAX_ROUNDS):
             if memory.is_closed:
@@ -95,7 +103,7 @@ class PodWorker:
             status = await self._runtime.pod_status(memory.key)
             now = self._clock.now()
             plan = actions.next_actions(memory, status, now)
-            if plan.has_losses:
+            if plan.has_losses or (memory.observation is None and status.containers):
                 self.report(memory, status, plan, now)
             if plan.failure is not None:
                 self._fail(memory, plan.failure, "Normal")

@@ -36,13 +36,15 @@ from vkubelet.kuberuntime.observe import observe
 from vkubelet.kuberuntime.pod_config import NodeFacts
 from vkubelet.kuberuntime.pod_memory import PodMemory, VolumeState
 from vkubelet.kuberuntime.pod_worker import PodWorker
+from vkubelet.kuberuntime.stats import PodFigures
 from vkubelet.kuberuntime.volumes import VolumeManager
 from vkubelet.model import dns, features
 from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import NodeObservation, PodObservation
 from vkubelet.model.pod import Pod
 from vkubelet.model.references import References
-from vkubelet.provider import ExecIO, LogOptions, Provider, ProviderContext
+from vkubelet.model.stats import StatsSummary
+from vkubelet.provider import ExecIO, LogOptions, PortConnection, Provider, ProviderContext
 
 __all__ = ["KubeRuntimeProvider"]
 
@@ -54,7 +56,7 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 
 class KubeRuntimeProvider(Provider):
     """
-    The pod engine over one runtime. Also a `LogSource` and an `ExecRunner`.
+    The pod engine over one runtime. Also a `LogSource`, an `ExecRunner` and a `PortForwarder`.
 
     Args:
         runtime: performs the steps; its name is the provider's.
@@ -85,6 +87,7 @@ class KubeRuntimeProvider(Provider):
         slots = asyncio.Semaphore(_PARALLEL_STARTS)
         pods_dir = context.root_dir / "pods"
         self._volumes = VolumeManager(pods_dir, lambda: self._node, uses_paths=runtime.uses_host_paths)
+        self._figures = PodFigures(pods_dir, context.clock, uses_paths=runtime.uses_host_paths)
         self._images = ImageManager(
             runtime, context.host, context.clock, spawn=self._spawn, pull_ended=self._pull_ended
         )
@@ -114,6 +117,7 @@ class KubeRuntimeProvider(Provider):
             finally:
                 self._is_running = False
                 events.cancel()
+                await self._figures.close()
                 await self._end_tasks()
 
     # --- Provider -------------------------------------------------------------------------------------
@@ -175,7 +179,7 @@ class KubeRuntimeProvider(Provider):
         )
         return node
 
-    # --- LogSource, ExecRunner ------------------------------------------------------------------------
+    # --- LogSource, ExecRunner, PortForwarder ---------------------------------------------------------
 
     def container_logs(
         self, key: PodKey, container: str, options: LogOptions
@@ -187,6 +191,18 @@ class KubeRuntimeProvider(Provider):
         """Run a command in the running attempt."""
         container_id = await streams.running_container(self._runtime, key, container)
         return await self._runtime.exec(container_id, command, io)
+
+    async def connect_port(self, key: PodKey, port: int) -> PortConnection:
+        """Connect to a port of the pod's present sandbox."""
+        sandbox_id = await streams.ready_sandbox(self._runtime, key)
+        return await self._runtime.port_forward(sandbox_id, port)
+
+    async def stats_summary(self, *, only_cpu_and_memory: bool = False) -> StatsSummary:
+        """What the runtime reads, summed up by pod."""
+        read = await self._runtime.list_pod_sandbox_stats(only_cpu_and_memory=only_cpu_and_memory)
+        node = await self._runtime.node_stats(only_cpu_and_memory=only_cpu_and_memory)
+        pods = {key: memory.pod for key, memory in self._memories.items() if memory.pod is not None}
+        return self._figures.summary(read, node, pods, only_cpu_and_memory=only_cpu_and_memory)
 
     def _observation(self, key: PodKey) -> PodObservation | None:
         memory = self._memories.get(key)

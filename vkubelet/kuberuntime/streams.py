@@ -1,5 +1,5 @@
 """
-Which container a log or a command is meant for, and the kubelet's answers where there is none.
+Which container or sandbox a stream is meant for, and the kubelet's answers where there is none.
 
 Pods are looked up in the runtime, so streams work for pods that this process has not seen before.
 """
@@ -17,7 +17,7 @@ from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import PodObservation, Waiting
 from vkubelet.provider import LogOptions
 
-__all__ = ["container_logs", "running_container"]
+__all__ = ["container_logs", "ready_sandbox", "running_container"]
 
 _WAITS = {
     "ErrImagePull": "image can't be pulled",
@@ -69,6 +69,23 @@ async def running_container(runtime: ContainerRuntime, key: PodKey, container: s
         if info.status is ContainerStatus.RUNNING:
             return info.id
     raise StreamError(f'container not found ("{container}")', status=500)
+
+
+async def ready_sandbox(runtime: ContainerRuntime, key: PodKey) -> str:
+    """
+    The id of the sandbox whose network the pod has now.
+
+    Raises:
+        PodNotFoundError: there is no such pod.
+        StreamError: it has no sandbox that runs.
+    """
+    status = await runtime.pod_status(key)
+    if not status.sandboxes and not status.containers:
+        raise PodNotFoundError(f'pod "{key.name}" not found')
+    for sandbox in status.sandboxes:
+        if sandbox.ready:
+            return sandbox.id
+    raise StreamError(f'pod "{key.name}" is not running', status=500)
 
 
 async def _attempts(runtime: ContainerRuntime, key: PodKey, container: str) -> list[ContainerInfo]:
