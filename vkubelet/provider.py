@@ -14,8 +14,8 @@ The way of a pod::
 `terminate_pod` and `delete_pod` are two calls because the final status, exit codes included, must be with
 the API server before the platform forgets the pod. (One call `DeletePod`, as elsewhere, loses them.)
 
-Streams and statistics are powers of their own (`LogSource`, `ExecRunner`): a provider has them or has not,
-and each endpoint of the kubelet API takes just the one it needs.
+Streams and statistics are powers of their own (`LogSource`, `ExecRunner`, `StatsSource`): a provider has
+them or has not, and each endpoint of the kubelet API takes just the one it needs.
 
 Third parties register under the entry point group ``vkubelet.providers`` a function
 ``create(context: ProviderContext) -> Provider`` that raises `ConfigurationError` for a bad configuration.
@@ -36,6 +36,7 @@ from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import NodeObservation, PodObservation
 from vkubelet.model.pod import Pod
 from vkubelet.model.references import References
+from vkubelet.model.stats import StatsSummary
 
 __all__ = [
     "ByteSink",
@@ -48,6 +49,7 @@ __all__ = [
     "ProviderContext",
     "TerminalSize",
 ]
+    "StatsSource",
 
 
 class PodHost(Protocol):
@@ -249,4 +251,55 @@ class ExecRunner(Protocol):
 
         Everything it wrote has been handed to `io` before this returns; it does not wait for the end of
         stdin. Raises `PodNotFoundError` (404) or `StreamError`.
+        """
+
+
+class PortConnection(Protocol):
+    """
+    One connection to a port of a pod: bytes both ways, each direction with an end of its own.
+
+    One task at a time reads, another one writes. Both raise `OSError` when the other side is gone.
+    """
+
+    async def read(self, limit: int) -> bytes:
+        """What has come, at most `limit` bytes, without waiting for more; b"" at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Returns when the other side keeps up: waiting here is the back-pressure."""
+
+    async def write_eof(self) -> None:
+        """Nothing more will be written; reading goes on."""
+
+    def close(self) -> None:
+        """End both directions; no other call may be waiting. Repeatable."""
+
+
+@runtime_checkable
+class PortForwarder(Protocol):
+    """Can reach the ports of a pod, as seen from within it."""
+
+    async def connect_port(self, key: PodKey, port: int) -> PortConnection:
+        """
+        Connect to a TCP port from 1 to 65535; the caller closes the connection.
+
+        A port that only listens on the pod's own 127.0.0.1 counts, where the platform can reach it. Called
+        for many connections in parallel. Raises `PodNotFoundError`, or `StreamError` with what the client
+        is to be told, such as a refused connection; both concern this connection alone.
+        """
+
+
+# --- statistics -------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class StatsSource(Protocol):
+    """Can say what the node and its pods use."""
+
+    async def stats_summary(self, *, only_cpu_and_memory: bool = False) -> StatsSummary:
+        """
+        What is used now, read afresh, in well under a second for all pods of a node.
+
+        What cannot be read is left out: a container costs its own figures and no others. With
+        `only_cpu_and_memory` the source may leave out the rest. Raises `ProviderUnavailableError` when
+        nothing is known at all.
         """

@@ -35,7 +35,8 @@ from vkubelet.kuberuntime.contract import (
 )
 from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import NodeObservation
-from vkubelet.provider import ExecIO, LogOptions, ProviderContext
+from vkubelet.model.stats import NodeStats, PodStats
+from vkubelet.provider import ExecIO, LogOptions, PortConnection, ProviderContext
 
 __all__ = ["DockerRuntime"]
 
@@ -332,6 +333,16 @@ class DockerRuntime(ContainerRuntime):
     async def _create(self, name: str, body: Mapping[str, Any]) -> str:
         """
         Create a container, or find the one that has the name already and is ours.
+    # --- statistics ----------------------------------------------------------------------------------------
+
+    async def list_pod_sandbox_stats(self, *, only_cpu_and_memory: bool) -> Sequence[PodStats]:
+        """Nothing yet."""
+        return ()
+
+    async def node_stats(self, *, only_cpu_and_memory: bool) -> NodeStats | None:
+        """Nothing yet."""
+        return None
+
 
         Raises:
             ProviderError: the name belongs to a container that is not ours.

@@ -8,6 +8,8 @@ Annotations hold for all app containers of the pod, or, with ``.<container>`` ap
     memory.vkubelet.io/exit-code: "7"       with this exit code; implies run-seconds "0"
     memory.vkubelet.io/start-error: "..."   cannot be started, with this message
     memory.vkubelet.io/ignores-term: "true" outlives SIGTERM to the end of its grace period
+    memory.vkubelet.io/cpu: "250m"          uses as much CPU while it runs, by the statistics
+    memory.vkubelet.io/memory: "64Mi"       and as much memory
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 
 from providers.memory.script import FOREVER, parse_script
 from vkubelet.kuberuntime.contract import ContainerConfig, SandboxConfig
+from vkubelet.model import quantity
 from vkubelet.model.pod import ContainerKind
 
 __all__ = ["ENDLESS", "PREFIX", "Behaviour", "behaviour_of"]
@@ -35,6 +38,7 @@ class Behaviour:
         start_error: why it cannot be started, "" when it can.
         oom_killed: it ends for want of memory.
         ignores_term: only SIGKILL ends it.
+        cpu_millicores, memory_bytes: what it uses, by the statistics.
     """
 
     run_s: float = FOREVER
@@ -43,9 +47,12 @@ class Behaviour:
     start_error: str = ""
     oom_killed: bool = False
     ignores_term: bool = False
+    cpu_millicores: int = 1
+    memory_bytes: int = 2**20
 
 
 ENDLESS = Behaviour()
+_DEFAULT_CPU, _DEFAULT_MEMORY = "1m", "1Mi"
 _COMPLETES = Behaviour(run_s=0.0)
 
 
@@ -63,6 +70,8 @@ def behaviour_of(config: ContainerConfig, sandbox: SandboxConfig) -> Behaviour:
         output=by_command.output,
         start_error=annotations.get("start-error"),
         ignores_term=annotations.get("ignores-term") == "true",
+        cpu_millicores=quantity.millicores(annotations.get("cpu") or _DEFAULT_CPU),
+        memory_bytes=quantity.bytes_(annotations.get("memory") or _DEFAULT_MEMORY),
     )
 
 

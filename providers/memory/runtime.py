@@ -14,13 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import ipaddress
 import itertools
-import platform
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from providers.memory import streams
+from providers.memory import node, ports, stats, streams
 from providers.memory.behaviour import ENDLESS, Behaviour, behaviour_of
 from providers.memory.script import FOREVER, parse_script
 from providers.memory.settings import MemorySettings
@@ -39,8 +37,9 @@ from vkubelet.kuberuntime.contract import (
     SandboxInfo,
 )
 from vkubelet.model.keys import PodKey
-from vkubelet.model.observations import NodeCondition, NodeObservation
-from vkubelet.provider import ExecIO, LogOptions
+from vkubelet.model.observations import NodeObservation
+from vkubelet.model.stats import NodeStats, PodStats
+from vkubelet.provider import ExecIO, LogOptions, PortConnection
 
 __all__ = ["MemoryRuntime"]
 
@@ -73,9 +72,10 @@ class MemoryRuntime(ContainerRuntime):
         self._owners: dict[str, PodKey] = {}
         self._behaviours: dict[str, Behaviour] = {}
         self._timers: dict[str, Timer] = {}
+        self._started_at = clock.now()
         self._ended: dict[str, asyncio.Event] = {}
         self._ids = itertools.count(1)
-        self._addresses = _addresses(settings)
+        self._addresses = node.addresses(settings)
         self._changed: dict[PodKey | None, None] = {}
         self._wake = asyncio.Event()
         self.hook: Hook | None = None
@@ -100,23 +100,20 @@ class MemoryRuntime(ContainerRuntime):
 
     async def describe_node(self) -> NodeObservation:
         """The configured capacity, always healthy."""
-        amounts = {
-            "cpu": self._settings.cpu,
-            "memory": self._settings.memory,
-            "pods": str(self._settings.pods),
-        }
-        machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-        return NodeObservation(
-            capacity=amounts,
-            allocatable=amounts,
-            conditions=_CONDITIONS,
-            node_info={
-                "operatingSystem": "linux",
-                "architecture": machine,
-                "containerRuntimeVersion": "memory://1",
-                "osImage": "vkubelet memory provider",
-                "kernelVersion": platform.release(),
-            },
+        return node.describe(self._settings)
+
+    async def node_stats(self, *, only_cpu_and_memory: bool) -> NodeStats:
+        """The configured capacity; it uses what its pods use."""
+        return stats.node_stats(self._started_at, cpu=self._settings.cpu, memory=self._settings.memory)
+
+    async def list_pod_sandbox_stats(self, *, only_cpu_and_memory: bool) -> Sequence[PodStats]:
+        """What each container's behaviour says that it uses."""
+        await self._pass("list_pod_sandbox_stats", "before")
+        return stats.pod_stats(
+            self._pods.values(),
+            lambda container_id: self._behaviours.get(container_id, ENDLESS),
+            self._clock.now(),
+            only_cpu_and_memory=only_cpu_and_memory,
         )
 
     # --- pods -----------------------------------------------------------------------------------------
@@ -427,22 +424,3 @@ class MemoryRuntime(ContainerRuntime):
     def _notify(self, key: PodKey | None) -> None:
         self._changed[key] = None
         self._wake.set()
-
-
-_CONDITIONS = (
-    NodeCondition("Ready", "True", "KubeletReady", "vkubelet is posting ready status"),
-    NodeCondition(
-        "MemoryPressure", "False", "KubeletHasSufficientMemory", "there is no memory to run out of"
-    ),
-    NodeCondition("DiskPressure", "False", "KubeletHasNoDiskPressure", "there is no disk to fill"),
-    NodeCondition("PIDPressure", "False", "KubeletHasSufficientPID", "there are no processes"),
-)
-
-
-def _addresses(settings: MemorySettings) -> Iterator[str]:
-    """Addresses of the pod network, over and over; the first one is left to a gateway."""
-    network = settings.pod_cidr
-    usable = max(network.num_addresses - 3, 1)
-    first = int(network.network_address) + 2
-    kind = ipaddress.IPv4Address if network.version == 4 else ipaddress.IPv6Address
-    return (str(kind(first + i % usable)) for i in itertools.count())

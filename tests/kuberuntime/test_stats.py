@@ -156,7 +156,7 @@ async def test_the_memory_node_uses_what_its_pods_use(engine: Engine) -> None:
 
 
 async def test_only_running_containers_of_ready_pods_have_figures(engine: Engine) -> None:
-    ended = await engine.create(make_pod("ended", spec={"restartPolicy": "Never"}))
+    ended = await engine.create(make_pod("ended", restartPolicy="Never"))
     engine.runtime.end_container(ended.key, "main")
     await settle()
 
@@ -217,14 +217,13 @@ async def test_volumes_and_ephemeral_storage_are_shown_once_measured(tmp_path: P
     directory.mkdir(parents=True)
     (directory / "data").write_bytes(b"x" * 50_000)
     known = make_pod(
-        metadata={"uid": "uid-1"},
-        spec={"volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "c", "configMap": {}}]},
+        uid="uid-1", volumes=[{"name": "scratch", "emptyDir": {}}, {"name": "c", "configMap": {"name": "c"}}]
     )
     made = PodFigures(tmp_path, ManualClock(), uses_paths=True)
     container = dataclasses.replace(reading("a", 1), rootfs=FsStats(3, used_bytes=1000))
     read = [pod(container)]
     made.summary(read, NODE, {KEY: known}, only_cpu_and_memory=False)
-    await made._disk.idle()
+    await made.idle()
 
     found = made.summary(read, NODE, {KEY: known}, only_cpu_and_memory=False).pods[0]
 

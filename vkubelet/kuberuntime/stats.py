@@ -81,6 +81,10 @@ class PodFigures:
         self._ledgers: dict[PodKey, _Ledger] = {}
         self._removed_core_ns = 0
 
+    async def idle(self) -> None:
+        """Return when nothing goes on in the background."""
+        await self._disk.idle()
+
     async def close(self) -> None:
         """End what goes on in the background."""
         await self._disk.close()
