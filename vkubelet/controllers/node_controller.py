@@ -90,7 +90,7 @@ class NodeController:
             log.warning("node was deleted, registering it again", node=self._identity.node_name)
             self._node = None
             self._wake.set()
-        elif self._node is not None:
+        elif self._node is not None and _is_later(node, self._node):
             self._node = node
 
     async def run(self) -> None:
@@ -142,8 +142,7 @@ class NodeController:
         try:
             self._node = await self._create(node)
         except ConflictError:
-            self._node = await self._api.get(self._identity.node_name)
-            await self._adopt(node)
+            await self._adopt(await self._api.get(self._identity.node_name), node)
         else:
             self._note_written(node["status"])
             log.info("node registered", node=self._identity.node_name)
@@ -153,24 +152,41 @@ class NodeController:
             return await self._api.create(node)
         except ForbiddenError as error:
             metadata = node["metadata"]
-            allowed = {k: v for k, v in metadata["labels"].items() if k not in _RESTRICTED_LABELS}
+            allowed = _unrestricted(metadata["labels"])
             if allowed == metadata["labels"]:
                 raise
             log.warning("a label is not permitted, registering without it", error=str(error))
             return await self._api.create({**node, "metadata": {**metadata, "labels": allowed}})
 
-    async def _adopt(self, wanted: Json) -> None:
-        assert self._node is not None
-        patch = _metadata_patch(self._node, wanted)
-        if patch is not None:
-            try:
-                self._node = await self._api.patch(self._identity.node_name, patch)
-            except ForbiddenError as error:
-                log.warning("labels or taints may not be changed, leaving them", error=str(error))
+    async def _adopt(self, present: Json, wanted: Json) -> None:
+        present = await self._labelled(present, wanted["metadata"])
+        present = await self._tainted(present, wanted["spec"].get("taints") or [])
         status = wanted["status"]
-        _keep_transition_times(status, self._node.get("status") or {})
+        _keep_transition_times(status, present.get("status") or {})
+        self._node = present
         await self._write_status(status)
         log.info("node adopted", node=self._identity.node_name)
+
+    async def _labelled(self, node: Json, wanted: Json) -> Json:
+        for labels in (wanted["labels"], _unrestricted(wanted["labels"])):
+            patch = patches.metadata_patch(node["metadata"], labels=labels, annotations=wanted["annotations"])
+            if patch is None:
+                break
+            try:
+                return await self._api.patch(self._identity.node_name, patch)
+            except ForbiddenError as error:
+                log.warning("labels are not permitted", error=str(error))
+        return node
+
+    async def _tainted(self, node: Json, taints: list[Json]) -> Json:
+        patch = patches.taints_patch(node, taints)
+        if patch is None:
+            return node
+        try:
+            return await self._api.patch(self._identity.node_name, patch)
+        except ForbiddenError as error:
+            log.warning("taints may not be changed, leaving them", error=str(error))
+            return node
 
     # --- status ---------------------------------------------------------------------------------------
 
@@ -198,35 +214,20 @@ class NodeController:
             self._wake.clear()
 
 
-def _metadata_patch(node: Json, wanted: Json) -> Json | None:
-    """Our labels, annotations and taints onto a Node that has them not or otherwise; None for no change."""
-    patch: Json = {}
-    metadata: Json = {}
-    for name in ("labels", "annotations"):
-        present = node["metadata"].get(name) or {}
-        missing = {k: v for k, v in wanted["metadata"][name].items() if present.get(k) != v}
-        if missing:
-            metadata[name] = missing
-    if metadata:
-        patch["metadata"] = metadata
-    taints = _merged_taints(node["spec"].get("taints") or [], wanted["spec"].get("taints") or [])
-    if taints is not None:
-        patch["spec"] = {"taints": taints}
-    return patch or None
+def _unrestricted(labels: Json) -> Json:
+    """Those that a node's own credentials may set."""
+    return {k: v for k, v in labels.items() if k not in _RESTRICTED_LABELS}
 
 
-def _merged_taints(present: list[Json], wanted: list[Json]) -> list[Json] | None:
-    """
-    All taints, ours as we want them; None when that is what is there.
+def _is_later(node: Json, than: Json) -> bool:
+    """Another version of the same Node than we know from our own writes, which the watch may lag behind."""
+    new, old = node["metadata"], than["metadata"]
+    return new["uid"] == old["uid"] and _version(new) > _version(old)
 
-    A taint is known by key and effect. The whole list goes out, as the API merges taints by key alone.
-    """
-    ours = {(t["key"], t["effect"]): t for t in wanted}
-    theirs = [t for t in present if (t["key"], t["effect"]) not in ours]
-    kept = [t for t in present if t in wanted]
-    if len(kept) == len(wanted):
-        return None
-    return [*theirs, *wanted, {"$patch": "replace"}]
+
+def _version(metadata: Json) -> int:
+    version: str = metadata.get("resourceVersion", "")
+    return int(version) if version.isdigit() else 0
 
 
 def _keep_transition_times(status: Json, current: Json) -> None:
