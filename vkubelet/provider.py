@@ -45,11 +45,13 @@ __all__ = [
     "LogOptions",
     "LogSource",
     "PodHost",
+    "PortConnection",
+    "PortForwarder",
     "Provider",
     "ProviderContext",
+    "StatsSource",
     "TerminalSize",
 ]
-    "StatsSource",
 
 
 class PodHost(Protocol):

@@ -328,11 +328,6 @@ class DockerRuntime(ContainerRuntime):
         self._remember_ref(pulled)
         return pulled
 
-    # --- single steps --------------------------------------------------------------------------------------
-
-    async def _create(self, name: str, body: Mapping[str, Any]) -> str:
-        """
-        Create a container, or find the one that has the name already and is ours.
     # --- statistics ----------------------------------------------------------------------------------------
 
     async def list_pod_sandbox_stats(self, *, only_cpu_and_memory: bool) -> Sequence[PodStats]:
@@ -343,6 +338,11 @@ class DockerRuntime(ContainerRuntime):
         """Nothing yet."""
         return None
 
+    # --- single steps --------------------------------------------------------------------------------------
+
+    async def _create(self, name: str, body: Mapping[str, Any]) -> str:
+        """
+        Create a container, or find the one that has the name already and is ours.
 
         Raises:
             ProviderError: the name belongs to a container that is not ours.

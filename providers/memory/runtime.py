@@ -68,11 +68,11 @@ class MemoryRuntime(ContainerRuntime):
     def __init__(self, settings: MemorySettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
+        self._started_at = clock.now()
         self._pods: dict[PodKey, RuntimePod] = {}
         self._owners: dict[str, PodKey] = {}
         self._behaviours: dict[str, Behaviour] = {}
         self._timers: dict[str, Timer] = {}
-        self._started_at = clock.now()
         self._ended: dict[str, asyncio.Event] = {}
         self._ids = itertools.count(1)
         self._addresses = node.addresses(settings)
