@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import structlog
 
-from providers.docker import events, exec_command, images, labels, logs, node, status, translate
+from providers.docker import events, exec_command, images, labels, logs, node, ports, status, translate
 from providers.docker.client import EngineClient, EngineError
 from providers.docker.labels import Owner
 from providers.docker.oom import OomScores
@@ -308,6 +308,11 @@ class DockerRuntime(ContainerRuntime):
     async def exec(self, container_id: str, command: Sequence[str], io: ExecIO) -> int:
         """Run a command with the client's streams."""
         return await exec_command.run_command(self._client, self._clock, container_id, command, io)
+
+    async def port_forward(self, sandbox_id: str, port: int) -> PortConnection:
+        """Connect to a port in the sandbox's network."""
+        network = ports.network_of(await self._inspect(sandbox_id), self._client.endpoint)
+        return await ports.connect_port(network, port)
 
     def container_logs(
         self, container_id: str, options: LogOptions

@@ -19,6 +19,7 @@ from vkubelet.model.pod import ContainerKind
 
 __all__ = [
     "START_ERROR_EXIT_CODE",
+    "addresses",
     "container_info",
     "event_pod",
     "image",
@@ -65,11 +66,12 @@ def sandbox_info(summary: Answer) -> SandboxInfo:
         attempt=labels.kept_attempt(summary.get("Labels") or {}),
         ready=ready,
         created_at=datetime.datetime.fromtimestamp(summary.get("Created") or 0, datetime.UTC),
-        ips=tuple(_ips(summary.get("NetworkSettings") or {})) if ready else (),
+        ips=tuple(addresses(summary.get("NetworkSettings") or {})) if ready else (),
     )
 
 
-def _ips(settings: Answer) -> Iterable[str]:
+def addresses(settings: Answer) -> Iterable[str]:
+    """A container's addresses, from its `NetworkSettings`."""
     for network in (settings.get("Networks") or {}).values():
         for name in ("IPAddress", "GlobalIPv6Address"):
             if network and network.get(name):

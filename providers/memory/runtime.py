@@ -46,6 +46,9 @@ __all__ = ["MemoryRuntime"]
 Hook = Callable[[str, str], Awaitable[None]]
 """Awaited with a method's name and "before" or "after"; may raise what the runtime should raise."""
 
+Connect = Callable[[str, int], Awaitable[PortConnection]]
+"""(sandbox id, port) to what is behind the port."""
+
 _ABSENT = "does-not-exist"
 _SIGTERM_EXIT_CODE = 0
 _SIGKILL_EXIT_CODE = 137
@@ -58,6 +61,7 @@ class MemoryRuntime(ContainerRuntime):
     Attributes:
         hook: called around each change, to inject errors, delays and crashes.
         script: decides what a container does, by default `behaviour.behaviour_of`.
+        connect: what answers on the pods' ports; an echo on all of them.
         absent_images: must be pulled before they are there.
         broken_images: image names whose pull fails, with the registry's words.
     """
@@ -80,6 +84,7 @@ class MemoryRuntime(ContainerRuntime):
         self._wake = asyncio.Event()
         self.hook: Hook | None = None
         self.script: Callable[[ContainerConfig, SandboxConfig], Behaviour] = behaviour_of
+        self.connect: Connect = ports.echo
         self.absent_images: set[str] = set()
         self.broken_images: dict[str, str] = {}
 
@@ -234,6 +239,11 @@ class MemoryRuntime(ContainerRuntime):
         self._container(container_id)
         script = parse_script(command, hostname=self._owner(container_id).name)
         return await streams.run(script, command, io, self._clock)
+
+    async def port_forward(self, sandbox_id: str, port: int) -> PortConnection:
+        """An echo, unless a test has put something else behind the port."""
+        self._owner(sandbox_id)
+        return await self.connect(sandbox_id, port)
 
     def container_logs(
         self, container_id: str, options: LogOptions

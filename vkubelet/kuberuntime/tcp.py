@@ -2,8 +2,8 @@
 TCP connections to pods, as `PortConnection`s.
 
 Sockets are read and written by hand. What that buys over asyncio's transports: nothing is read ahead of the
-reader, so back-pressure reaches the pod's process through the kernel's buffers; each direction ends by itself;
-and a socket may come from elsewhere, such as from within another network namespace.
+reader, so back-pressure reaches the pod's process through the kernel's buffers; each direction has an end of
+its own; and a socket may come from elsewhere, such as from within another network namespace.
 """
 
 from __future__ import annotations
