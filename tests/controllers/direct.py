@@ -8,6 +8,7 @@ enough to let all follow from all. The requests run through the same routing, fa
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from typing import Any, cast
 import orjson
 from aiohttp import web
 
+from tests.clocks import ManualClock
 from tests.fake_api_server import FakeApiServer, RecordedRequest
 from tests.kube.fake_objects import FakeObjects, selector, watch_events
+from vkubelet.clock import rfc3339
 from vkubelet.errors import ApiUnavailableError
 from vkubelet.kube.api_errors import error_from_answer
 from vkubelet.kube.client import KubeClient
@@ -69,11 +72,13 @@ class DirectServer(FakeApiServer):
     Attributes:
         is_down: nothing is answered; `go_down` also ends the watches.
         lags: watches show nothing; see `show`.
+        clock: where it gets the time from that ends tokens.
     """
 
     objects: FakeObjects = field(default_factory=_Objects)
     is_down: bool = False
     lags: bool = False
+    clock: ManualClock = field(default_factory=ManualClock)
     _cut: asyncio.Event = field(default_factory=asyncio.Event)
 
     def go_down(self) -> None:
@@ -147,6 +152,12 @@ class DirectServer(FakeApiServer):
         self.requests.append(RecordedRequest("WATCH", path, dict(params), {}, {}))
         request = _Request("GET", path, params, b"", {})
         await self._suffer(self._next_fault("WATCH", path), cast(web.Request, request), after=False)
+
+    def _token(self, namespace: str, account: str, body: Json) -> Json:
+        answer = super()._token(namespace, account, body)
+        expires_at = self.clock.now() + datetime.timedelta(seconds=body["spec"]["expirationSeconds"])
+        answer["status"]["expirationTimestamp"] = rfc3339(expires_at)
+        return answer
 
     def _check_up(self, method: str, path: str) -> None:
         if self.is_down:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Literal, NamedTuple
 
 from tests.builders import pod_json
-from tests.clocks import ManualClock, settle
+from tests.clocks import settle
 from tests.controllers.direct import DirectClient, DirectServer
 from tests.controllers.fake_provider import FakeProvider, Platform
 from tests.fake_api_server import RecordedRequest
@@ -58,10 +58,9 @@ class PodNode:
         make_provider: Callable[[PodHost], Provider],
         *,
         server: DirectServer | None = None,
-        clock: ManualClock | None = None,
     ) -> None:
         self.server = server or DirectServer()
-        self.clock = clock or ManualClock()
+        self.clock = self.server.clock
         self.events: list[Event] = []
         self.make_provider = make_provider
         self._process: asyncio.Task[None] | None = None
