@@ -66,6 +66,7 @@ class DockerRuntime(ContainerRuntime):
         self._oom = OomScores()
         self._inspecting = asyncio.Semaphore(_PARALLEL_INSPECTS)
         self._final: dict[str, ContainerInfo] = {}
+        self._just_changed: set[str] = set()
         self._image_refs: dict[str, str] = {}
         self._signalled: set[str] = set()
         self._last_node: NodeObservation | None = None
@@ -83,6 +84,7 @@ class DockerRuntime(ContainerRuntime):
     def _changed(self, container_id: str) -> None:
         if container_id:
             self._final.pop(container_id, None)
+            self._just_changed.add(container_id)
         else:
             self._final.clear()
             self._host.node_changed()
@@ -104,6 +106,7 @@ class DockerRuntime(ContainerRuntime):
         summaries = await self._list(None)
         present = {summary["Id"] for summary in summaries}
         self._final = {key: info for key, info in self._final.items() if key in present}
+        self._just_changed &= present
         return list((await self._observed(summaries)).values())
 
     async def pod_status(self, key: PodKey) -> RuntimePod:
@@ -121,7 +124,26 @@ class DockerRuntime(ContainerRuntime):
     async def _observed(self, summaries: Sequence[Mapping[str, Any]]) -> dict[PodKey, RuntimePod]:
         wanted = [s for s in summaries if not labels.is_sandbox(s.get("Labels") or {})]
         infos = await _gather(self._info(summary) for summary in wanted)
-        return status.runtime_pods(summaries, {info.id: info for info in infos if info is not None})
+        known = {info.id: info for info in infos if info is not None}
+        return status.runtime_pods([await self._up_to_date(summary) for summary in summaries], known)
+
+    async def _up_to_date(self, summary: Mapping[str, Any]) -> Mapping[str, Any]:
+        """
+        A sandbox's entry of the list, with its state as it is now.
+
+        The engine tells of a container's end before its list shows it, and there is no second event.
+        """
+        sandbox_id = summary["Id"]
+        if sandbox_id not in self._just_changed or not labels.is_sandbox(summary.get("Labels") or {}):
+            return summary
+        self._just_changed.discard(sandbox_id)  # an event that comes from now on counts anew
+        try:
+            state = (await self._inspect(sandbox_id)).get("State") or {}
+        except PodNotFoundError:
+            state = {"Status": "removing"}
+        if state.get("Status") != summary.get("State"):
+            self._just_changed.add(sandbox_id)
+        return {**summary, "State": state.get("Status")}
 
     async def _info(self, summary: Mapping[str, Any]) -> ContainerInfo | None:
         container_id = summary["Id"]

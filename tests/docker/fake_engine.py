@@ -35,7 +35,13 @@ def frame(stream: int, data: bytes) -> bytes:
 
 @dataclass
 class FakeContainer:
-    """One container; `stubborn` ones ignore their stop signal."""
+    """
+    One container.
+
+    Attributes:
+        stubborn: it ignores its stop signal.
+        listed_as: the state that lists still show, "" for the present one: they lag behind events.
+    """
 
     id: str
     name: str
@@ -48,6 +54,7 @@ class FakeContainer:
     finished_at: str = ZERO_TIME
     oom_killed: bool = False
     stubborn: bool = False
+    listed_as: str = ""
     starts: int = 0
     signals: list[str] = field(default_factory=list)
     log: list[bytes] = field(default_factory=list)
@@ -86,7 +93,7 @@ class FakeContainer:
             "Id": self.id,
             "Names": [f"/{self.name}"],
             "Labels": self.labels,
-            "State": self.status,
+            "State": self.listed_as or self.status,
             "Created": self.created,
             "NetworkSettings": {"Networks": {"bridge": {"IPAddress": address, "GlobalIPv6Address": ""}}},
         }

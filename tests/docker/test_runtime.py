@@ -57,6 +57,25 @@ async def test_a_sandbox_that_was_created_but_not_started_is_started(
     assert len(engine.containers) == 1
 
 
+async def test_a_sandbox_that_has_just_died_is_not_ready_though_the_list_says_so(
+    runtime: DockerRuntime, engine: FakeEngine
+) -> None:
+    events = runtime.events()
+    assert await anext(events) is None
+    died = engine.containers[await runtime.run_pod_sandbox(sandbox())]
+    died.listed_as = "running"
+    engine.finish(died, 137)
+    for _ in ("create", "start", "die"):
+        assert await anext(events) == KEY
+    for _ in range(2):
+        assert [each.ready for each in (await runtime.pod_status(KEY)).sandboxes] == [False]
+    died.listed_as = ""
+    await runtime.pod_status(KEY)
+    inspections = engine.count("GET", f"/{died.id}/json")
+    assert [each.ready for each in (await runtime.pod_status(KEY)).sandboxes] == [False]
+    assert engine.count("GET", f"/{died.id}/json") == inspections
+
+
 async def test_a_name_that_belongs_to_somebody_else_is_said(
     runtime: DockerRuntime, engine: FakeEngine
 ) -> None:
