@@ -52,7 +52,7 @@ def parse_script(command: Sequence[str], *, hostname: str = "") -> Script:
             step.copies_stdin,
             step.is_known,
         )
-        if words[0] == "exit" or step.run_s == FOREVER or step.copies_stdin:
+        if words[:1] == ["exit"] or step.run_s == FOREVER or step.copies_stdin:
             break
     return total
 
@@ -80,7 +80,7 @@ def _commands(command: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _step(words: list[str], hostname: str) -> Script:
-    program, arguments = words[0].rpartition("/")[2], words[1:]
+    program, arguments = words[0].rpartition("/")[2] if words else "", words[1:]
     match program, arguments:
         case "true" | ":", _:
             return Script()

@@ -20,7 +20,7 @@ from tests.kuberuntime.engine import Engine
 from vkubelet.errors import ProviderError, ProviderUnavailableError
 from vkubelet.kuberuntime.contract import ContainerConfig, ContainerStatus, SandboxConfig
 from vkubelet.model.keys import PodKey
-from vkubelet.model.observations import PodObservation, Terminated, Waiting
+from vkubelet.model.observations import PodObservation, Terminated
 from vkubelet.model.pod import Json, Pod, parse_pod
 from vkubelet.model.references import References
 from vkubelet.model.status import pod_status
@@ -191,13 +191,10 @@ class World:
 
     def _note(self, key: PodKey, report: PodObservation) -> None:
         for container in report.containers:
-            waits = isinstance(container.state, Waiting)
-            last_attempt = container.restart_count - (0 if waits else 1)
-            for ended, attempt in (
-                (container.state, container.restart_count),
-                (container.last_state, last_attempt),
-            ):
+            for ended in (container.state, container.last_state):
                 if isinstance(ended, Terminated):
+                    is_present = ended.container_id == container.container_id
+                    attempt = container.restart_count - (not is_present)
                     self.told[key].add((container.name, attempt))
                     true = self.runtime.exits[key].get((container.name, attempt))
                     assert true is None or ended.exit_code == true or ended.exit_code == 137
