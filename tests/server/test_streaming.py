@@ -273,7 +273,7 @@ async def test_a_peer_that_keeps_windows_is_not_overrun() -> None:
 
 
 async def test_streams_work_over_tls(tmp_path: Path) -> None:
-    server_tls, client_tls = _tls(tmp_path)
+    server_tls, client_tls = tls_contexts(tmp_path)
 
     async def run(_: Sequence[str], io: ExecIO) -> int:
         assert io.stdin is not None
@@ -304,7 +304,7 @@ async def test_a_request_after_a_refused_one_uses_the_same_connection() -> None:
         writer.close()
 
 
-def _tls(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def tls_contexts(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A server's and a client's context over a certificate made for this test."""
     certificate, key = directory / "tls.crt", directory / "tls.key"
     for path, content in zip((certificate, key), self_signed(["node"], ["127.0.0.1"], START), strict=True):

@@ -39,7 +39,7 @@ class Link(asyncio.Protocol):
     Owns the transport from the 101 until it is lost.
 
     Attributes:
-        lost: set when nothing can be read or written any more.
+        lost: set when nothing can be read or written any more, or the peer has said goodbye.
     """
 
     def __init__(self, transport: asyncio.Transport, previous: asyncio.BaseProtocol) -> None:
@@ -50,6 +50,7 @@ class Link(asyncio.Protocol):
         self._room.set()
         self._reading = True
         self._closed = False
+        self._disconnected = False
         self._loss: Exception | None = None
         self.lost = asyncio.Event()
 
@@ -79,12 +80,22 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more will come; who waits for room wakes up and finds out."""
         self._loss = exc
-        self.lost.set()
-        self._room.set()
+        self._disconnected = True
+        self.peer_left()
         if self._closed:
             self._previous.connection_lost(exc)
 
     # --- our side -----------------------------------------------------------------------------------------
+
+    def peer_left(self) -> None:
+        """The peer will neither send nor listen: what is written from now on goes nowhere."""
+        self.lost.set()
+        self._room.set()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the peer is not being held back."""
+        return self._reading
 
     @property
     def backlog_bytes(self) -> int:
@@ -135,7 +146,7 @@ class Link(asyncio.Protocol):
         It hears of a loss only now: told at once, it might cancel a handler that is about to return.
         """
         self._transport.close()
-        if not self._closed and self.lost.is_set():
+        if not self._closed and self._disconnected:
             asyncio.get_running_loop().call_soon(self._previous.connection_lost, self._loss)
         self._closed = True
 

@@ -4,7 +4,7 @@ One exec or attach, from the upgrade of its HTTP request to the last byte.
 `RemoteCommandServer.serve` takes the request over, waits for the streams that the client asked for, lets a
 command use them (a `RemoteCommandSession` is the `provider.ExecIO` it sees) and ends in the order that
 clients rely on: all output, then the status on the error stream, then the connection. What the command is,
-is the caller's business (`exec.py`).
+is the caller's business (`exec.py`, `attach.py`); what carries the streams is `upgrade`'s choice.
 
 The time limits are the kubelet's. Its way to end was not taken over: it resets the streams and closes the
 socket at once, and a client that is still sending stdin then answers with a TCP reset, which can cost it
@@ -15,17 +15,17 @@ and discarding, until the client has closed it or `linger_s` is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import assert_never
 
 import structlog
 from aiohttp import web
-from multidict import CIMultiDict
 
 from vkubelet.clock import Clock
-from vkubelet.errors import ProviderError, StreamError
+from vkubelet.errors import ProviderError
 from vkubelet.protocols.remote_command import (
-    SPDY_VERSIONS,
+    WEBSOCKET_CHANNELS,
     ExitStatus,
     InternalError,
     RemoteStatus,
@@ -34,19 +34,18 @@ from vkubelet.protocols.remote_command import (
     StreamType,
     Version,
     encode_status,
-    negotiate,
 )
 from vkubelet.provider import TerminalSize
 from vkubelet.server.connection import Link, take_over
-from vkubelet.server.streaming import Channel, SpdyStreams
+from vkubelet.server.spdy_streams import SpdyStreams
+from vkubelet.server.streaming import Channel, Streams
+from vkubelet.server.upgrade import SpdyUpgrade, WebSocketUpgrade, remote_command_upgrade
+from vkubelet.server.websocket_streams import WebSocketStreams
 
 __all__ = ["Command", "RemoteCommandServer", "RemoteCommandSession", "StreamTimeouts"]
 
 _log = structlog.get_logger(__name__)
 
-_PROTOCOL_HEADER = "X-Stream-Protocol-Version"
-_ACCEPTED_HEADER = "X-Accepted-Stream-Protocol-Versions"
-_SPDY = "SPDY/3.1"
 _MAX_STREAMS = 16
 
 Command = Callable[["RemoteCommandSession"], Awaitable[int]]
@@ -62,11 +61,14 @@ class StreamTimeouts:
         idle_s: a connection on which nothing moves is closed.
         creation_s: for the client to open the streams it asked for.
         linger_s: for the client to close, once it has everything.
+        keep_alive_s: between two signs of life of ours, which a kubelet gives none of: firewalls and load
+            balancers forget connections that are silent for minutes.
     """
 
     idle_s: float = 4 * 3600
     creation_s: float = 30
     linger_s: float = 5
+    keep_alive_s: float = 30
 
 
 class _ConnectionEndedError(Exception):
@@ -80,10 +82,10 @@ class RemoteCommandSession:
     None for what the client did not ask for; usable once `complete` is set.
     """
 
-    def __init__(self, options: StreamOptions, version: Version) -> None:
+    def __init__(self, version: Version, expected: frozenset[StreamType], *, tty: bool) -> None:
         self._version = version
-        self._tty = options.tty
-        self._expected = options.expected_streams(version)
+        self._tty = tty
+        self._expected = expected
         self._channels: dict[StreamType, Channel] = {}
         self._resizes: AsyncIterator[TerminalSize] | None = None
         self.complete = asyncio.Event()
@@ -180,13 +182,13 @@ class RemoteCommandServer:
         Raises:
             StreamError: 400, the request cannot be upgraded.
         """
-        offered = _offered_versions(request)
-        version = negotiate(offered, SPDY_VERSIONS)
-        if version is None:
-            return _no_common_version(offered)
-        link, response = await take_over(request, {"Upgrade": _SPDY, _PROTOCOL_HEADER: version.protocol})
-        session = RemoteCommandSession(options, version)
-        connection = _Connection(link, session, self._clock, self._timeouts)
+        upgrade = remote_command_upgrade(request)
+        if isinstance(upgrade, web.Response):
+            return upgrade
+        link, response = await take_over(request, upgrade.headers)
+        session = RemoteCommandSession(upgrade.version, upgrade.expected_streams(options), tty=options.tty)
+        streams = _open_streams(link, session, upgrade, options, self._clock)
+        connection = _Connection(link, streams, session, self._clock, self._timeouts)
         self._connections.add(connection)
         try:
             await connection.run(command, failure)
@@ -195,24 +197,57 @@ class RemoteCommandServer:
         return response
 
     def shutdown(self) -> None:
-        """End every connection: the commands are cancelled, the clients are told (GOAWAY)."""
+        """End every connection: the commands are cancelled, the clients are told (GOAWAY, Close)."""
         for connection in self._connections:
             connection.end("the server is shutting down")
+
+
+def _open_streams(
+    link: Link,
+    session: RemoteCommandSession,
+    upgrade: SpdyUpgrade | WebSocketUpgrade,
+    options: StreamOptions,
+    clock: Clock,
+) -> Streams:
+    """Start the link. Over SPDY the client opens the streams, over WebSocket they are all there at once."""
+    match upgrade:
+        case SpdyUpgrade():
+            spdy = SpdyStreams(link, clock, session.accept, max_streams=_MAX_STREAMS)
+            link.start(spdy)
+            return spdy
+        case WebSocketUpgrade():
+            websocket = WebSocketStreams(link, clock, upgrade.subprotocol)
+            link.start(websocket)
+            for stream in upgrade.expected_streams(options):
+                session.accept(websocket.open(WEBSOCKET_CHANNELS[stream], stream))
+            websocket.greet(WEBSOCKET_CHANNELS[_first_output(options)])
+            return websocket
+    assert_never(upgrade)
+
+
+def _first_output(options: StreamOptions) -> StreamType:
+    if options.stdout:
+        return StreamType.STDOUT
+    return StreamType.STDERR if options.stderr else StreamType.ERROR
 
 
 class _Connection:
     """The tasks of one served request."""
 
     def __init__(
-        self, link: Link, session: RemoteCommandSession, clock: Clock, timeouts: StreamTimeouts
+        self,
+        link: Link,
+        streams: Streams,
+        session: RemoteCommandSession,
+        clock: Clock,
+        timeouts: StreamTimeouts,
     ) -> None:
         self._link = link
+        self._streams = streams
         self._session = session
         self._clock = clock
         self._timeouts = timeouts
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._streams = SpdyStreams(link, clock, session.accept, max_streams=_MAX_STREAMS)
-        link.start(self._streams)
 
     def end(self, reason: str) -> None:
         """Cancel the command and close, for a reason of ours."""
@@ -227,9 +262,10 @@ class _Connection:
                     tasks.create_task(self._until_lost(), name="stream until lost"),
                     tasks.create_task(self._until_idle(), name="stream until idle"),
                     tasks.create_task(self._until_ended(), name="stream until ended"),
+                    tasks.create_task(self._keep_alive(), name="stream signs of life"),
                 ]
                 await self._session.finish(await self._perform(command, failure))
-                self._streams.goaway()
+                self._streams.goaway(complete=True)
                 await self._link.flush()
                 for guard in guards:
                     guard.cancel()
@@ -237,7 +273,7 @@ class _Connection:
         except* (_ConnectionEndedError, ConnectionResetError) as ended:
             _log.info("stream connection ended early", reason=str(ended.exceptions[0]))
         finally:
-            self._streams.goaway()
+            self._streams.goaway(complete=False)
             self._link.close()
 
     async def _perform(self, command: Command, failure: str) -> RemoteStatus:
@@ -280,34 +316,10 @@ class _Connection:
     async def _until_ended(self) -> None:
         raise _ConnectionEndedError(await self._ended)
 
+    async def _keep_alive(self) -> None:
+        while True:
+            await self._clock.sleep(self._timeouts.keep_alive_s)
+            self._streams.keep_alive()
+
     def _idle_left_s(self) -> float:
         return self._streams.last_activity + self._timeouts.idle_s - self._clock.monotonic()
-
-
-def _offered_versions(request: web.Request) -> Sequence[str]:
-    """
-    What the client offers to speak.
-
-    Raises:
-        StreamError: 400 for a request that asks for no upgrade, or for none that we know.
-    """
-    connection = request.headers.get("Connection", "").lower()
-    upgrade = request.headers.get("Upgrade", "").lower()
-    if "upgrade" not in connection or _SPDY.lower() not in upgrade:
-        raise StreamError(f"unable to upgrade: only {_SPDY} is served here", status=400)
-    offered = request.headers.getall(_PROTOCOL_HEADER, [])
-    if not any(value.strip() for value in offered):
-        raise StreamError(
-            f"unable to upgrade: header {_PROTOCOL_HEADER} does not exist in request", status=400
-        )
-    return offered
-
-
-def _no_common_version(offered: Sequence[str]) -> web.Response:
-    accepted = [version.protocol for version in SPDY_VERSIONS]
-    return web.Response(
-        status=403,
-        text="unable to upgrade: unable to negotiate protocol: "
-        f"client supports {', '.join(offered)}, server accepts {', '.join(accepted)}\n",
-        headers=CIMultiDict((_ACCEPTED_HEADER, protocol) for protocol in accepted),
-    )

@@ -1,9 +1,9 @@
 """
-Streams over one connection: SPDY/3.1 driven over a `Link`, each stream a `Channel`.
+Streams over one connection, each a `Channel`, whatever protocol carries them.
 
-This module moves bytes and keeps them few. It knows neither exec nor ports: `remote_session.py` (exec,
-attach) gives the streams their meaning. A `Channel` sees its connection through `ChannelTransport`, four
-methods, which is all that a WebSocket with its numbered channels has to offer to take SPDY's place.
+`Streams` is what SPDY (`spdy_streams`) and WebSocket (`websocket_streams`) have in common: it moves bytes and
+keeps them few. It knows neither exec nor ports: `remote_session.py` (exec, attach) gives the streams their
+meaning. A `Channel` sees its connection through `ChannelTransport`, four methods.
 
 Memory per connection is bounded whatever the peer does: input that nobody has read yet stops the reading of
 the socket at `_HELD_HIGH_BYTES`, output waits for the write buffer, and so do answers to a peer that asks
@@ -15,19 +15,19 @@ turned down: it costs a task switch per read, and hides how much is held.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import structlog
 
 from vkubelet.clock import Clock
 from vkubelet.errors import RemoteProtocolError
-from vkubelet.protocols import spdy
 from vkubelet.server.connection import Link
 
-__all__ = ["Channel", "ChannelTransport", "SpdyStreams"]
+__all__ = ["Channel", "ChannelTransport", "Streams"]
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +35,9 @@ _HELD_HIGH_BYTES = 1024 * 1024
 _HELD_LOW_BYTES = 256 * 1024
 _BACKLOG_LIMIT_BYTES = 1024 * 1024
 _FRAME_BYTES = 64 * 1024
+_SLICE_BYTES = 64 * 1024
 _YIELD_AFTER_BYTES = 512 * 1024
+_SMALL_BYTES = 1024
 
 
 class ChannelTransport(Protocol):
@@ -62,17 +64,14 @@ class Channel:
     half-close. One task at a time may iterate.
 
     Attributes:
-        id: its number on the connection.
         headers: what the stream was opened with, names in lower case.
-        closed: set when what is written goes nowhere any more: the stream was reset, or the connection lost.
     """
 
     def __init__(self, transport: ChannelTransport, channel_id: int, headers: Mapping[str, str]) -> None:
         self._transport = transport
-        self.id = channel_id
+        self._id = channel_id
         self.headers = headers
-        self.closed = asyncio.Event()
-        self._arrived: deque[bytes] = deque()
+        self._arrived: deque[bytes | bytearray] = deque()
         self._news = asyncio.Event()
         self._ended = False
         self._broken = False
@@ -97,9 +96,10 @@ class Channel:
                 raise StopAsyncIteration
             self._news.clear()
             await self._news.wait()
-        data = self._arrived[0] if len(self._arrived) == 1 else b"".join(self._arrived)
+        first = self._arrived[0]
+        data = first if len(self._arrived) == 1 and isinstance(first, bytes) else b"".join(self._arrived)
         self._arrived.clear()
-        self._transport.consumed(self.id, len(data))
+        self._transport.consumed(self._id, len(data))
         return data
 
     async def write(self, data: bytes) -> None:
@@ -110,17 +110,16 @@ class Channel:
             ConnectionResetError: the connection is lost.
         """
         if data:
-            await self._transport.send(self.id, data)
+            await self._transport.send(self._id, data)
 
     def end(self) -> None:
         """Half-close: no more output will follow."""
-        self._transport.end(self.id)
+        self._transport.end(self._id)
 
     def reset(self) -> None:
         """Close both directions at once."""
         self.discard()
-        self._transport.reset(self.id)
-        self.closed.set()
+        self._transport.reset(self._id)
 
     def discard(self) -> None:
         """Nobody will read the input: throw away what is here and what comes."""
@@ -128,16 +127,21 @@ class Channel:
         held = sum(map(len, self._arrived))
         self._arrived.clear()
         if held:
-            self._transport.consumed(self.id, held)
+            self._transport.consumed(self._id, held)
 
     # --- for its transport --------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        """Input has arrived."""
+        """Input has arrived. Small pieces are joined: an object for each byte would cost fifty."""
         if self._discarding:
-            self._transport.consumed(self.id, len(data))
+            self._transport.consumed(self._id, len(data))
             return
-        self._arrived.append(data)
+        if len(data) >= _SMALL_BYTES:
+            self._arrived.append(data)
+        elif self._arrived and isinstance(last := self._arrived[-1], bytearray):
+            last += data
+        else:
+            self._arrived.append(bytearray(data))
         self._news.set()
 
     def ended(self) -> None:
@@ -145,49 +149,76 @@ class Channel:
         self._ended = True
         self._news.set()
 
-    def was_reset(self) -> None:
-        """Both directions have ended at once; what has arrived can still be read."""
-        self.closed.set()
-        self.ended()
-
     def broken(self) -> None:
-        """The connection has ended, perhaps before the input did."""
-        self.closed.set()
+        """The connection ended before the input did."""
         if not self._ended:
             self._broken = True
             self._news.set()
 
 
-class SpdyStreams:
+class Streams(abc.ABC):
     """
-    The streams of one SPDY/3.1 connection: a `Receiver` of its link, a `ChannelTransport` for its channels.
+    The streams of one connection: a `Receiver` of its link, a `ChannelTransport` for its channels.
 
     Attributes:
-        last_activity: when something last went in or out, in the clock's monotonic seconds.
+        last_activity: when something last went in or out, our own signs of life and the answers to them left
+            out; in the clock's monotonic seconds.
     """
 
-    def __init__(
-        self, link: Link, clock: Clock, accept: Callable[[Channel], bool], *, max_streams: int
-    ) -> None:
-        """Serve `link`; `accept` is told of each stream that the peer opens, and refuses it with False."""
+    def __init__(self, link: Link, clock: Clock) -> None:
         self._link = link
         self._clock = clock
-        self._accept = accept
-        self._spdy = spdy.Connection(spdy.Role.SERVER, spdy.Limits(max_streams=max_streams))
         self._channels: dict[int, Channel] = {}
         self._held_bytes = 0
         self._sent_since_yield = 0
         self._window = asyncio.Event()
         self.last_activity = clock.monotonic()
 
+    # --- a protocol's part --------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _receive(self, data: bytes) -> None:
+        """Act on what was read; raises `RemoteProtocolError` when the peer breaks the protocol."""
+
+    @abc.abstractmethod
+    def _outgoing(self) -> bytes:
+        """What is to be written now."""
+
+    @abc.abstractmethod
+    def _sendable(self, channel_id: int) -> int:
+        """How much the peer lets us send on an open channel; after 0 it calls `_wake_senders`."""
+
+    @abc.abstractmethod
+    def _send_piece(self, channel_id: int, piece: bytes) -> None:
+        """Make one frame of output."""
+
+    @abc.abstractmethod
+    def _acknowledge(self, channel_id: int, count: int) -> None:
+        """Tell the peer, where it wants to know, that input was consumed."""
+
+    @abc.abstractmethod
+    def _sign_of_life(self) -> None:
+        """Make a frame that the peer answers."""
+
+    @abc.abstractmethod
+    def end(self, channel_id: int) -> None:
+        """Half-close a channel that is still open."""
+
+    @abc.abstractmethod
+    def reset(self, channel_id: int) -> None:
+        """Close a channel at once in both directions."""
+
+    @abc.abstractmethod
+    def goaway(self, *, complete: bool) -> None:
+        """Tell the peer that this connection ends; not `complete`: before its work was done. Told once."""
+
     # --- for the link -------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Take in what was read; a peer that breaks the protocol loses the connection."""
-        self.last_activity = self._clock.monotonic()
         try:
-            for event in self._spdy.receive_data(data):
-                self._dispatch(event)
+            for start in range(0, len(data), _SLICE_BYTES):
+                self._receive(data[start : start + _SLICE_BYTES])
         except RemoteProtocolError as error:
             _log.warning("stream protocol violated", error=str(error))
             self._flush()
@@ -199,39 +230,6 @@ class SpdyStreams:
     def writable(self) -> None:
         """There is room to answer again."""
         self._balance()
-
-    def _dispatch(self, event: spdy.Event) -> None:
-        match event:
-            case spdy.DataReceived():
-                self._held_bytes += len(event.data)
-                if (channel := self._channels.get(event.stream_id)) is None:
-                    self.consumed(event.stream_id, len(event.data))
-                else:
-                    channel.received(event.data)
-            case spdy.StreamOpened():
-                self._open(event)
-            case spdy.StreamEnded():
-                if (channel := self._channels.get(event.stream_id)) is not None:
-                    channel.ended()
-                    self._drop_if_closed(event.stream_id)
-            case spdy.StreamReset():
-                if (channel := self._channels.pop(event.stream_id, None)) is not None:
-                    channel.was_reset()
-                self._wake_senders()
-            case spdy.WindowOpened():
-                self._wake_senders()
-            case spdy.GoAwayReceived() | spdy.PingAcknowledged():
-                pass  # the client closes the connection itself when it is done
-            case spdy.HeadersReceived() | spdy.StreamReplied():
-                pass  # neither means anything to a server of Kubernetes' streams
-
-    def _open(self, event: spdy.StreamOpened) -> None:
-        channel = Channel(self, event.stream_id, event.headers)
-        if not self._accept(channel):
-            self._spdy.reset(event.stream_id, spdy.ResetStatus.REFUSED_STREAM)
-            return
-        self._channels[event.stream_id] = channel
-        self._spdy.reply(event.stream_id)
 
     # --- for the channels ---------------------------------------------------------------------------------
 
@@ -247,13 +245,13 @@ class SpdyStreams:
             await self._link.drain()
             if channel_id not in self._channels:
                 return
-            count = min(_FRAME_BYTES, self._spdy.sendable(channel_id))
+            count = min(_FRAME_BYTES, self._sendable(channel_id))
             if not count:
                 await self._wait_for_window()
                 continue
             piece = data[position : position + count]
             position += len(piece)
-            self._spdy.send_data(channel_id, piece)
+            self._send_piece(channel_id, piece)
             self._flush()
             await self._share_the_loop(len(piece))
         await self._link.drain()
@@ -272,32 +270,14 @@ class SpdyStreams:
     def _wake_senders(self) -> None:
         self._window.set()
 
-    def end(self, channel_id: int) -> None:
-        """Half-close a stream that is still open."""
-        if channel_id in self._channels:
-            self._spdy.send_data(channel_id, b"", end_stream=True)
-            self._drop_if_closed(channel_id)
-            self._flush()
-
-    def reset(self, channel_id: int) -> None:
-        """Close a stream at once in both directions."""
-        self._channels.pop(channel_id, None)
-        self._spdy.reset(channel_id)
-        self._flush()
-
     def consumed(self, channel_id: int, count: int) -> None:
         """Make room for more input."""
         self._held_bytes -= count
-        self._spdy.acknowledge(channel_id, count)
+        self._acknowledge(channel_id, count)
         self._flush()
         self._balance()
 
     # --- for the session ----------------------------------------------------------------------------------
-
-    def goaway(self) -> None:
-        """Tell the peer that this connection ends."""
-        self._spdy.goaway()
-        self._flush()
 
     def lost(self) -> None:
         """The connection is gone: whoever waits for input or for a window finds out."""
@@ -306,15 +286,33 @@ class SpdyStreams:
         self._channels.clear()
         self._wake_senders()
 
+    def keep_alive(self) -> None:
+        """
+        Give a sign of life that the peer answers, so that what stands between does not forget us.
+
+        Nobody is closed for not answering: a peer that reads slowly answers late. One that is gone is found
+        out by TCP, which now has something to send. Left out where output is waiting anyway.
+        """
+        if not self._link.backlog_bytes:
+            self._sign_of_life()
+            self._link.write(self._outgoing())
+
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _drop_if_closed(self, channel_id: int) -> None:
-        if not self._spdy.is_open(channel_id):
-            del self._channels[channel_id]
+    def _note_activity(self) -> None:
+        self.last_activity = self._clock.monotonic()
+
+    def _deliver(self, channel_id: int, data: bytes) -> None:
+        """Input for a channel, or for none that is known."""
+        self._held_bytes += len(data)
+        if (channel := self._channels.get(channel_id)) is None:
+            self.consumed(channel_id, len(data))
+        else:
+            channel.received(data)
 
     def _flush(self) -> None:
-        if outgoing := self._spdy.data_to_send():
-            self.last_activity = self._clock.monotonic()
+        if outgoing := self._outgoing():
+            self._note_activity()
             self._link.write(outgoing)
 
     def _balance(self) -> None:
