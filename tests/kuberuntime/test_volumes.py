@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +108,25 @@ async def test_changed_references_reach_a_running_container(engine: HostEngine) 
 
     assert path.read_text() == "slow"
     assert engine.container(pod).restart_count == 0
+
+
+async def test_references_that_change_while_files_are_written_are_written_too(
+    engine: HostEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, write = asyncio.get_running_loop(), atomic_writer.write
+    pod = pod_with_volumes()
+
+    def slow(*args: Any) -> bool:
+        monkeypatch.undo()
+        update = engine.provider.update_pod(pod, references("slow"))
+        asyncio.run_coroutine_threadsafe(update, loop).result()
+        return write(*args)
+
+    monkeypatch.setattr(atomic_writer, "write", slow)
+    await engine.create(pod, references("fast"))
+    await until(engine, pod)
+
+    assert Path(engine.mount("/etc/app").host_path, "mode").read_text() == "slow"
 
 
 async def test_an_empty_dir_outlives_a_restart_of_the_container(engine: HostEngine) -> None:

@@ -134,15 +134,17 @@ class PodWorker:
         now = self._clock.now()
         if volumes.retry_at is not None and now < volumes.retry_at:
             return
+        references = memory.references
         try:
-            await self._volumes.set_up(pod, memory.references)
+            await self._volumes.set_up(pod, references)
         except MountError as error:
             if str(error) != volumes.error:
                 self._host.record_event(memory.key, "Warning", "FailedMount", str(error))
             retry_at = now + datetime.timedelta(seconds=delays.SYNC_RETRY_S)
             memory.volumes = VolumeState(retry_at=retry_at, error=str(error))
         else:
-            memory.volumes = VolumeState(ready=True)
+            if memory.pod is pod and memory.references is references:
+                memory.volumes = VolumeState(ready=True)
 
     def _tell_back_offs(self, memory: PodMemory, plan: Plan) -> None:
         for name, attempt in plan.backing_off.items():
