@@ -155,7 +155,9 @@ class Link(asyncio.Protocol):
         self._transport.abort()
 
 
-async def take_over(request: web.Request, headers: Mapping[str, str]) -> tuple[Link, web.StreamResponse]:
+async def take_over(
+    request: web.Request, headers: Mapping[str, str], *, link_type: type[Link] = Link
+) -> tuple[Link, web.StreamResponse]:
     """
     Answer 101 with `headers`; the connection, and the response that the handler is to return in the end.
 
@@ -170,4 +172,4 @@ async def take_over(request: web.Request, headers: Mapping[str, str]) -> tuple[L
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
-    return Link(transport, request.protocol), response
+    return link_type(transport, request.protocol), response

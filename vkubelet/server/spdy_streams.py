@@ -64,7 +64,7 @@ class SpdyStreams(Streams):
                     self._drop_if_closed(event.stream_id)
             case spdy.StreamReset():
                 if (channel := self._channels.pop(event.stream_id, None)) is not None:
-                    channel.ended()
+                    channel.was_reset()
                 self._wake_senders()
             case spdy.WindowOpened():
                 self._wake_senders()

@@ -61,17 +61,22 @@ class Channel:
     One stream of a connection: iterate for its input, `write` its output.
 
     The iterator gives everything that has arrived since the last step as one chunk, and ends at the peer's
-    half-close. One task at a time may iterate.
+    half-close. One task at a time may iterate. A chunk counts as held until the next one is asked for, so
+    that a slow consumer slows the peer by all that it has taken.
 
     Attributes:
+        id: its number on the connection.
         headers: what the stream was opened with, names in lower case.
+        closed: set when what is written goes nowhere any more: the stream was reset, or the connection lost.
     """
 
     def __init__(self, transport: ChannelTransport, channel_id: int, headers: Mapping[str, str]) -> None:
         self._transport = transport
-        self._id = channel_id
+        self.id = channel_id
         self.headers = headers
+        self.closed = asyncio.Event()
         self._arrived: deque[bytes | bytearray] = deque()
+        self._taken_bytes = 0
         self._news = asyncio.Event()
         self._ended = False
         self._broken = False
@@ -89,6 +94,7 @@ class Channel:
         Raises:
             ConnectionResetError: the connection broke before the input's end.
         """
+        self._account()
         while not self._arrived:
             if self._broken:
                 raise ConnectionResetError("the client has gone")
@@ -99,7 +105,7 @@ class Channel:
         first = self._arrived[0]
         data = first if len(self._arrived) == 1 and isinstance(first, bytes) else b"".join(self._arrived)
         self._arrived.clear()
-        self._transport.consumed(self._id, len(data))
+        self._taken_bytes = len(data)
         return data
 
     async def write(self, data: bytes) -> None:
@@ -110,31 +116,37 @@ class Channel:
             ConnectionResetError: the connection is lost.
         """
         if data:
-            await self._transport.send(self._id, data)
+            await self._transport.send(self.id, data)
 
     def end(self) -> None:
         """Half-close: no more output will follow."""
-        self._transport.end(self._id)
+        self._transport.end(self.id)
 
     def reset(self) -> None:
         """Close both directions at once."""
         self.discard()
-        self._transport.reset(self._id)
+        self._transport.reset(self.id)
+        self.closed.set()
 
     def discard(self) -> None:
         """Nobody will read the input: throw away what is here and what comes."""
         self._discarding = True
-        held = sum(map(len, self._arrived))
+        self._taken_bytes += sum(map(len, self._arrived))
         self._arrived.clear()
-        if held:
-            self._transport.consumed(self._id, held)
+        self._account()
+
+    def _account(self) -> None:
+        """Whoever took input is done with it."""
+        count, self._taken_bytes = self._taken_bytes, 0
+        if count:
+            self._transport.consumed(self.id, count)
 
     # --- for its transport --------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         """Input has arrived. Small pieces are joined: an object for each byte would cost fifty."""
         if self._discarding:
-            self._transport.consumed(self._id, len(data))
+            self._transport.consumed(self.id, len(data))
             return
         if len(data) >= _SMALL_BYTES:
             self._arrived.append(data)
@@ -149,8 +161,14 @@ class Channel:
         self._ended = True
         self._news.set()
 
+    def was_reset(self) -> None:
+        """Both directions have ended at once; what has arrived can still be read."""
+        self.closed.set()
+        self.ended()
+
     def broken(self) -> None:
-        """The connection ended before the input did."""
+        """The connection has ended, perhaps before the input did."""
+        self.closed.set()
         if not self._ended:
             self._broken = True
             self._news.set()
