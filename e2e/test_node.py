@@ -73,7 +73,9 @@ def test_conditions_are_those_of_a_kubelet(vkubelet_docker: Vkubelet) -> None:
 
 
 def test_its_lease_is_renewed(cluster: Cluster, vkubelet_docker: Vkubelet) -> None:
-    first = lease_of(cluster, vkubelet_docker.node_name)
+    first = wait_until(
+        lambda: lease_of(cluster, vkubelet_docker.node_name), timeout_s=20, describe="the first lease"
+    )
     assert first["spec"]["holderIdentity"] == vkubelet_docker.node_name
     assert first["spec"]["leaseDurationSeconds"] == 40
     owner = first["metadata"]["ownerReferences"][0]

@@ -236,10 +236,11 @@ def test_a_terminal_is_a_terminal_of_the_right_size(kubectl: Kubectl) -> None:
         # The new size travels by itself; what is typed meanwhile may be quicker.
         terminal.send("until [ \"$(stty size)\" = '44 133' ]; do sleep 0.1; done; echo re''sized\r")
         terminal.expect("resized")
-        terminal.send("cat; echo interrupted=$?\r")
-        terminal.send("echoed\r")
-        terminal.expect("echoed\r\nechoed")
+        # While it reads a line, the shell takes Ctrl-C as a key: only a program is interrupted.
+        terminal.send("echo wai''ting; sleep 100\r")
+        terminal.expect("waiting")
         terminal.send("\x03")
+        terminal.expect(r"[#$] ")
         terminal.send("exit 7\r")
         assert terminal.wait() == 7
 

@@ -2,10 +2,9 @@
 The composition root: makes the parts, starts them in order, and ends them in the reverse order.
 
 Start: settings are tried (certificates, the port, the credentials), then the provider connects, the pods are
-listed, what already runs is adopted, and only then the workers start and the Node is registered: a Node that
-is Ready can take pods. End: the Node says that it is NotReady, no new work is taken, status writes and
-Events under way are finished within a time limit, streams are closed; pods go on running, and the next
-process adopts them.
+listed, and the Node is registered; once the provider answers, what already runs is adopted and the Node is
+Ready. End: the Node says that it is NotReady, no new work is taken, status writes and Events under way are
+finished within a time limit, streams are closed; pods go on running, and the next process adopts them.
 
 Every task belongs to one of the `running` groups here; a loop that fails unexpectedly ends the process,
 which is started anew by whoever watches over it and loses nothing.
@@ -165,7 +164,7 @@ class _VirtualNode:
             _running(self._status_manager.run(), self._pod_controller.run(), drain=self._drain)
         )
         await stack.enter_async_context(_running(*(r.run() for r in self._reflectors(node))))
-        if not await _unless(stop, self._synced(cleanup)):
+        if not await _unless(stop, self._synced()):
             return
         lease = LeaseController(
             self._client.leases,
@@ -174,10 +173,13 @@ class _VirtualNode:
             clock=self._clock,
             duration_s=self._settings.node_lease_duration_s,
         )
-        resync = self._pod_controller.run_resync(self._settings.sync_frequency_s)
-        async with _running(node.run(), lease.run(), cleanup.run(), resync):
-            log.info("vkubelet is running", node=self._settings.node_name, provider=provider.name)
-            await stop.wait()
+        # The Node is there while the platform is not: that it is not Ready, and why, is what it has to say.
+        async with _running(node.run(), lease.run()):
+            if await _unless(stop, self._adopted(cleanup)):
+                log.info("vkubelet is running", node=self._settings.node_name, provider=provider.name)
+                resync = self._pod_controller.run_resync(self._settings.sync_frequency_s)
+                async with _running(cleanup.run(), resync):
+                    await stop.wait()
             log.info("stopping; pods go on running", pods=len(self._records))
         await node.say_goodbye(SHUTDOWN_MESSAGE)
 
@@ -371,10 +373,13 @@ class _VirtualNode:
             case Deleted(old):
                 self._pod_controller.pod_seen(old, None)
 
-    async def _synced(self, cleanup: PodCleanup) -> None:
-        """Return once both sides are known: the API server's pods, and what the provider has of them."""
+    async def _synced(self) -> None:
+        """Return once the API server's side is known."""
         await self._pods.wait_for_sync()
         await self._services.wait_for_sync()
+
+    async def _adopted(self, cleanup: PodCleanup) -> None:
+        """Return once the provider's side is known: what it has of the pods."""
         while True:
             try:
                 await cleanup.adopt()
