@@ -86,6 +86,7 @@ SECONDS = Case(("7s", "1m30s", "250ms"), (7.0, 90.0, 0.25))
 
 CASES: dict[str, Case] = {
     "kubeconfig": files("kubeconfig"),
+    "bootstrap_kubeconfig": files("kubeconfig", kubeconfig="new.kubeconfig"),
     "provider": same("docker", "memory", "docker"),
     "provider_config": files("yaml"),
     "cluster_id": same("blue", "green", "0123"),
@@ -109,12 +110,32 @@ CASES: dict[str, Case] = {
     "port": numbers(10251, 443, 0),
     "tls_cert_file": files("crt", tls_private_key_file="a.key"),
     "tls_private_key_file": files("key", tls_cert_file="a.crt"),
+    "tls_self_signed": switch(True),
+    "tls_min_version": same("VersionTLS13", "VersionTLS12", "VersionTLS13"),
+    "tls_cipher_suites": Case(
+        (
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_AES_128_GCM_SHA256",
+            "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
+            "TLS_AES_256_GCM_SHA384",
+        ),
+        (
+            ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
+            ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",),
+            ("TLS_AES_256_GCM_SHA384",),
+        ),
+    ),
     "client_ca_file": files("crt"),
     "authentication_token_webhook": switch(False, client_ca_file="a.crt"),
+    "authentication_token_webhook_cache_ttl_s": SECONDS,
     "authorization_mode": Case(
         ("alwaysallow", "Webhook", "AlwaysAllow"), ("AlwaysAllow", "Webhook", "AlwaysAllow")
     ),
+    "authorization_webhook_cache_authorized_ttl_s": SECONDS,
+    "authorization_webhook_cache_unauthorized_ttl_s": SECONDS,
     "anonymous_auth": switch(True),
+    "max_connections": numbers(10, 5000, 1),
+    "request_qps": numbers(5, 1000, 0),
+    "request_burst": numbers(10, 2000, 1),
     "cluster_dns": Case(
         ("10.96.0.10", "10.96.0.10,fd00::a", "1.1.1.1"),
         (("10.96.0.10",), ("10.96.0.10", "fd00::a"), ("1.1.1.1",)),
@@ -135,6 +156,7 @@ CASES: dict[str, Case] = {
 
 BAD: dict[str, tuple[str, ...]] = {
     "kubeconfig": ("missing.kubeconfig", "a.yaml", "a.crt", "", "a.kubeconfig:b.kubeconfig"),
+    "bootstrap_kubeconfig": ("missing.kubeconfig", "a.yaml", "a.crt", ""),
     "provider": ("aci2", "", "no such"),
     "provider_config": ("missing.yaml", "a.crt", ".", ""),
     "cluster_id": ("-a", "x" * 64, "a b", ""),
@@ -149,10 +171,23 @@ BAD: dict[str, tuple[str, ...]] = {
     "port": ("70000", "-1", "http", "1e3", "9" * 30, ""),
     "tls_cert_file": ("missing.crt", ".", ""),
     "tls_private_key_file": ("missing.key", ".", ""),
+    "tls_self_signed": ("maybe", ""),
+    "tls_min_version": ("VersionTLS11", "1.2", ""),
+    "tls_cipher_suites": (
+        "TLS_RSA_WITH_AES_128_CBC_SHA",
+        "TLS_NULL",
+        "TLS_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_RC4_128_SHA",
+    ),
     "client_ca_file": ("missing.crt", "a.key", "a.yaml", ""),
     "authentication_token_webhook": ("maybe", "", "2"),
+    "authentication_token_webhook_cache_ttl_s": ("-1s", "never"),
     "authorization_mode": ("RBAC", ""),
+    "authorization_webhook_cache_authorized_ttl_s": ("-1s", "never"),
+    "authorization_webhook_cache_unauthorized_ttl_s": ("-1s", "never"),
     "anonymous_auth": ("maybe", ""),
+    "max_connections": ("0", "many"),
+    "request_qps": ("-1", "x"),
+    "request_burst": ("0", "x"),
     "cluster_dns": ("kube-dns", "10.96.0.10,dns"),
     "cluster_domain": ("Cluster.Local", ".local", ""),
     "pod_sync_workers": ("0", "-1", "all"),

@@ -211,3 +211,38 @@ def test_no_installed_provider_at_all_is_told(here: Path) -> None:
 def test_a_long_value_is_not_told_in_full(here: Path) -> None:
     (told,) = problems({"log_level": "x" * 5000})
     assert len(told) < 300
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            {"tls_cipher_suites": "TLS_RSA_WITH_AES_128_CBC_SHA"},
+            "--tls-cipher-suites: TLS_RSA_WITH_AES_128_CBC_SHA is insecure; "
+            "use suites with ECDHE and GCM or CHACHA20",
+        ),
+        (
+            {"tls_cipher_suites": "TLS_FAST"},
+            "--tls-cipher-suites: TLS_FAST is no known cipher suite; "
+            "use names such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        ),
+        (
+            {"tls_self_signed": "true", "tls_cert_file": "a.crt", "tls_private_key_file": "a.key"},
+            "--tls-self-signed: --tls-cert-file is given too; leave out one of the two",
+        ),
+    ],
+    ids=["insecure suite", "unknown suite", "files and self-signed"],
+)
+def test_tls_is_told_as_promised(flags: Mapping[str, Raw], expected: str, here: Path) -> None:
+    assert problems(flags) == [expected]
+
+
+def test_a_bootstrap_kubeconfig_needs_a_place_for_what_it_leads_to(here: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"provider": "memory", "bootstrap_kubeconfig": "a.kubeconfig"}, {}, providers=PROVIDERS)
+    assert str(caught.value).startswith("--kubeconfig: missing; --bootstrap-kubeconfig needs the name")
+
+
+def test_a_bootstrap_kubeconfig_may_be_gone_once_it_was_used(here: Path) -> None:
+    settings = load({"bootstrap_kubeconfig": "used.kubeconfig", "kubeconfig": "a.kubeconfig"})
+    assert settings.bootstrap_kubeconfig == here / "used.kubeconfig"

@@ -31,7 +31,7 @@ Default: TypeAlias = "str | Callable[[Mapping[str, str]], str] | None"
 
 _METADATA_KEY = "vkubelet.option"
 _UNIT_SUFFIX = "_s"
-_INITIALISMS = frozenset({"ca", "dns", "id", "ip", "qps", "tls"})
+_INITIALISMS = frozenset({"ca", "dns", "id", "ip", "qps", "tls", "ttl"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

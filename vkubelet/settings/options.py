@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vkubelet.settings import defaults, parsers
+from vkubelet.settings.components import COMPONENT_OPTIONS
 from vkubelet.settings.option import Option, option, option_of
-from vkubelet.settings.taints import DEFAULT_TAINT_KEY, Taint, parse_taints, taint_effect
+from vkubelet.settings.taints import DEFAULT_TAINT_KEY, Taint, parse_taints
+from vkubelet.settings.tls_names import TLS_VERSIONS, TLSVersion, cipher_suites
 
 __all__ = [
     "COMPONENT_OPTIONS",
@@ -63,6 +65,13 @@ class Settings:
         group=_CLUSTER,
         metavar="FILE",
         env_aliases=("KUBECONFIG",),
+    )
+    bootstrap_kubeconfig: Path | None = option(
+        parsers.path,
+        "How to ask for a client certificate while --kubeconfig does not exist yet: it is written then.",
+        default_help="none: --kubeconfig must exist",
+        group=_CLUSTER,
+        metavar="FILE",
     )
     provider: str = option(
         parsers.label_text,
@@ -165,7 +174,7 @@ class Settings:
     tls_cert_file: Path | None = option(
         parsers.path,
         "The serving certificate (PEM, with its chain). With --tls-private-key-file.",
-        default_help="vkubelet obtains one",
+        default_help="the cluster is asked for one (CertificateSigningRequest)",
         group=_SERVER,
         metavar="FILE",
         env_aliases=("APISERVER_CERT_LOCATION",),
@@ -177,6 +186,30 @@ class Settings:
         group=_SERVER,
         metavar="FILE",
         env_aliases=("APISERVER_KEY_LOCATION",),
+    )
+    tls_self_signed: bool = option(
+        parsers.boolean,
+        "Serve with a certificate that vouches for itself, instead of asking the cluster for one.",
+        default="false",
+        group=_SERVER,
+        metavar="BOOL",
+        switch=True,
+    )
+    tls_min_version: TLSVersion = option(
+        parsers.choice(*TLS_VERSIONS),
+        "The oldest version of TLS to serve: VersionTLS12 or VersionTLS13.",
+        default="VersionTLS12",
+        group=_SERVER,
+        metavar="VERSION",
+    )
+    tls_cipher_suites: tuple[str, ...] = option(
+        cipher_suites,
+        "The cipher suites for TLS 1.2 by their IANA names, repeated or between commas; TLS 1.3 has its own.",
+        default="",
+        default_help="all with forward secrecy and authenticated encryption",
+        group=_SERVER,
+        metavar="NAME",
+        many=True,
     )
     client_ca_file: Path | None = option(
         parsers.path,
@@ -195,12 +228,33 @@ class Settings:
         metavar="BOOL",
         switch=True,
     )
+    authentication_token_webhook_cache_ttl_s: float = option(
+        parsers.duration_s,
+        "How long the answer to a TokenReview holds.",
+        default="2m",
+        group=_SERVER,
+        metavar="DURATION",
+    )
     authorization_mode: AuthorizationMode = option(
         parsers.choice(*_AUTHORIZATION_MODES),
         "Webhook: the API server says what a client may do (SubjectAccessReview). AlwaysAllow: anything.",
         default="Webhook",
         group=_SERVER,
         metavar="MODE",
+    )
+    authorization_webhook_cache_authorized_ttl_s: float = option(
+        parsers.duration_s,
+        "How long a yes to a SubjectAccessReview holds.",
+        default="5m",
+        group=_SERVER,
+        metavar="DURATION",
+    )
+    authorization_webhook_cache_unauthorized_ttl_s: float = option(
+        parsers.duration_s,
+        "How long a no to a SubjectAccessReview holds.",
+        default="30s",
+        group=_SERVER,
+        metavar="DURATION",
     )
     anonymous_auth: bool = option(
         parsers.boolean,
@@ -209,6 +263,27 @@ class Settings:
         group=_SERVER,
         metavar="BOOL",
         switch=True,
+    )
+    max_connections: int = option(
+        parsers.whole_number(1),
+        "Connections to the server at once, at most; each stream of exec, attach or logs -f has one.",
+        default="5000",
+        group=_SERVER,
+        metavar="NUMBER",
+    )
+    request_qps: int = option(
+        parsers.whole_number(0),
+        "Requests to the server a second, at most, the rest is answered 429; 0 for no limit.",
+        default="1000",
+        group=_SERVER,
+        metavar="NUMBER",
+    )
+    request_burst: int = option(
+        parsers.whole_number(1),
+        "Requests to the server at once, at most.",
+        default="2000",
+        group=_SERVER,
+        metavar="NUMBER",
     )
 
     cluster_dns: tuple[str, ...] = option(
@@ -306,52 +381,3 @@ class Settings:
 
 #: The options that are fields of `Settings`, in their order.
 OPTIONS: tuple[Option, ...] = tuple(option_of(field) for field in dataclasses.fields(Settings))
-
-#: The options that other values are made from: `Settings.taints`, and the file that the rest may come from.
-COMPONENT_OPTIONS: tuple[Option, ...] = (
-    Option(
-        name="config",
-        parse=parsers.path,
-        help="A YAML file with any of these options, as in nodeName: worker-1.",
-        default_help="none",
-        group=_CLUSTER,
-        metavar="FILE",
-    ),
-    Option(
-        name="disable_taint",
-        parse=parsers.boolean,
-        help="No taint on the Node.",
-        default="false",
-        group=_NODE,
-        metavar="BOOL",
-        switch=True,
-    ),
-    Option(
-        name="taint_key",
-        parse=lambda raw: parsers.label_key(parsers.text(raw)),
-        help="The key of the default taint.",
-        default=DEFAULT_TAINT_KEY,
-        group=_NODE,
-        metavar="KEY",
-        only_env=True,
-    ),
-    Option(
-        name="taint_value",
-        parse=lambda raw: parsers.label_value(raw if isinstance(raw, str) else str(raw)),
-        help="The value of the default taint; empty for none.",
-        default_help="the provider's name",
-        group=_NODE,
-        metavar="VALUE",
-        only_env=True,
-        empty_env_counts=True,
-    ),
-    Option(
-        name="taint_effect",
-        parse=taint_effect,
-        help="The effect of the default taint.",
-        default="NoSchedule",
-        group=_NODE,
-        metavar="EFFECT",
-        only_env=True,
-    ),
-)

@@ -160,13 +160,22 @@ class _Resolution:
 
     def _check_api_server(self) -> None:
         kubeconfig = self.values.get("kubeconfig")
-        if kubeconfig is not None:
+        if "bootstrap_kubeconfig" in self.given:
+            self._check_bootstrap(kubeconfig, self.values.get("bootstrap_kubeconfig"))
+        elif kubeconfig is not None:
             self.report("kubeconfig", checks.kubeconfig_problem(kubeconfig))
         elif "kubeconfig" not in self.given and not self.environ.get("KUBERNETES_SERVICE_HOST"):
             self.report(
                 "kubeconfig",
                 "missing, and this is not a pod in a cluster; name a kubeconfig, or set KUBECONFIG",
             )
+
+    def _check_bootstrap(self, kubeconfig: Path | None, bootstrap: Path | None) -> None:
+        """One of the two must be there; ours is looked at when it is read, since we may write it anew."""
+        if "kubeconfig" not in self.given:
+            self.report("kubeconfig", "missing; --bootstrap-kubeconfig needs the name of the file to write")
+        elif kubeconfig is not None and not kubeconfig.exists() and bootstrap is not None:
+            self.report("bootstrap_kubeconfig", checks.kubeconfig_problem(bootstrap))
 
     def _check_serving(self) -> None:
         self._check_key_pair()
@@ -190,6 +199,8 @@ class _Resolution:
             self.report("tls_cert_file", "missing; --tls-private-key-file needs its certificate")
         if certificate is not None and key is not None and len(self.problems) == before:
             self.report("tls_cert_file", checks.key_pair_problem(certificate, key))
+        if certificate is not None and self.values.get("tls_self_signed"):
+            self.report("tls_self_signed", "--tls-cert-file is given too; leave out one of the two")
 
     def _check_not_open(self) -> None:
         """Refuse what nobody could use, and what would let anybody run commands in every pod."""
