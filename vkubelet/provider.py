@@ -14,8 +14,8 @@ The way of a pod::
 `terminate_pod` and `delete_pod` are two calls because the final status, exit codes included, must be with
 the API server before the platform forgets the pod. (One call `DeletePod`, as elsewhere, loses them.)
 
-Streams and statistics are powers of their own (`LogSource`, `ExecRunner`, `StatsSource`): a provider has
-them or has not, and each endpoint of the kubelet API takes just the one it needs.
+Streams and statistics are powers of their own (`LogSource`, `ExecRunner`, `Attacher`, `StatsSource`): a
+provider has them or has not, and each endpoint of the kubelet API takes just the one it needs.
 
 Third parties register under the entry point group ``vkubelet.providers`` a function
 ``create(context: ProviderContext) -> Provider`` that raises `ConfigurationError` for a bad configuration.
@@ -39,6 +39,7 @@ from vkubelet.model.references import References
 from vkubelet.model.stats import StatsSummary
 
 __all__ = [
+    "Attacher",
     "ByteSink",
     "ExecIO",
     "ExecRunner",
@@ -247,12 +248,36 @@ class ExecIO(Protocol):
 class ExecRunner(Protocol):
     """Can run a command in a container."""
 
+    async def is_running(self, key: PodKey, container: str) -> bool:
+        """
+        Whether the container runs just now: asked while the client can still be refused by an HTTP status.
+
+        A guess is good enough; `exec` finds out.
+        """
+
     async def exec(self, key: PodKey, container: str, command: Sequence[str], io: ExecIO) -> int:
         """
         Run it to its end and return its exit code; cancelled, it ends the command.
 
         Everything it wrote has been handed to `io` before this returns; it does not wait for the end of
         stdin. Raises `PodNotFoundError` (404) or `StreamError`.
+        """
+
+
+@runtime_checkable
+class Attacher(Protocol):
+    """Can connect a client to a container's own streams."""
+
+    async def is_running(self, key: PodKey, container: str) -> bool:
+        """As `ExecRunner.is_running`."""
+
+    async def attach(self, key: PodKey, container: str, io: ExecIO) -> None:
+        """
+        Hand on what the container writes from now on, and what the client types, until the container ends.
+
+        Cancelled, the client is detached, and the container goes on; with `stdinOnce` its input ends then.
+        Whether there is a terminal is the container's matter: where there is, all output is `stdout`. The
+        end of stdin does not end it. Raises `PodNotFoundError` (404) or `StreamError`.
         """
 
 

@@ -165,12 +165,16 @@ class EngineClient:
         finally:
             response.close()
 
-    async def hijack(self, path: str, body: object) -> hijack.HijackedConnection:
-        """POST and keep the connection, which carries raw bytes from then on; the caller closes it."""
+    async def hijack(self, path: str, body: object = None) -> hijack.HijackedConnection:
+        """
+        POST and keep the connection, which carries raw bytes from then on; the caller closes it.
+
+        `body` is sent as JSON unless None: where the engine expects none, it would be taken for input.
+        """
         prefix = await self._negotiated()
         with self._translated():
             connection, refusal = await hijack.open_hijacked(
-                self.endpoint, self._tls, prefix + path, orjson.dumps(body)
+                self.endpoint, self._tls, prefix + path, b"" if body is None else orjson.dumps(body)
             )
         if refusal is not None:
             raise error_from(refusal.status, refusal.body)

@@ -1,8 +1,8 @@
 """
 Commands in a container, over a hijacked connection.
 
-Output is passed on in chunks as large as come, one write at a time, so a slow reader slows the command;
-input likewise. The end of output is the command's end; its exit code is asked for after that.
+The streams are `attached_streams`'. The end of output is the command's end; its exit code is asked for after
+that.
 
 A command that cannot be started (no such file) is told by the engine as text on stdout and exit code 126,
 like output of the command itself. The kubelet over a CRI runtime answers with an error instead, and so does
@@ -24,13 +24,12 @@ from typing import Any
 
 import structlog
 
+from providers.docker.attached_streams import AttachedStreams, write
 from providers.docker.client import EngineClient, EngineError
-from providers.docker.hijack import HijackedConnection
-from providers.docker.stdcopy import Demultiplexer, Piece, StreamId
 from vkubelet.clock import Clock
 from vkubelet.errors import ProviderError, ProviderUnavailableError, RemoteProtocolError, StreamError
 from vkubelet.kuberuntime.contract import ExecResult
-from vkubelet.provider import ByteSink, ExecIO, TerminalSize
+from vkubelet.provider import ExecIO, TerminalSize
 
 __all__ = ["run_command", "run_command_sync"]
 
@@ -40,7 +39,8 @@ _START_FAILURE = b"OCI runtime exec failed"
 _NOT_STARTED_EXIT_CODES = frozenset({126, 127})
 _FIRST_POLL_S = 0.01
 _LONGEST_POLL_S = 0.5
-_RESIZE_ATTEMPTS = 8
+_DETACH_KEYS = ",".join(["ctrl-@", "ctrl-_"] * 4)
+"""The engine's own ctrl-p,ctrl-q would swallow a shell's ctrl-p. It cannot do without; nobody types these."""
 _END_TIMEOUT_S = 3.0
 _MAX_SYNC_OUTPUT_BYTES = 16 << 20
 
@@ -74,14 +74,23 @@ async def run_command(
     if held and never_ran:
         raise StreamError(held.decode(errors="replace").strip(), status=500)
     if held:
-        await _write(io.stdout, held)
+        await write(io.stdout, held)
     return exit_code
 
 
 async def _run_streams(client: EngineClient, clock: Clock, exec_id: str, io: ExecIO) -> bytes:
     connection = await client.hijack(f"/exec/{exec_id}/start", {"Detach": False, "Tty": io.tty})
     try:
-        return await _Streams(client, clock, exec_id, connection, io).run()
+        streams = AttachedStreams(
+            client,
+            clock,
+            f"/exec/{exec_id}",
+            connection,
+            io,
+            has_terminal=io.tty,
+            failure=_START_FAILURE,
+        )
+        return await streams.run()
     finally:
         connection.close()
 
@@ -122,97 +131,9 @@ async def _create(client: EngineClient, container_id: str, command: Sequence[str
         "AttachStdout": io.stdout is not None,
         "AttachStderr": io.stderr is not None and not io.tty,
         "Tty": io.tty,
+        "DetachKeys": _DETACH_KEYS,
     }
     return str((await client.post(f"/containers/{container_id}/exec", body=body))["Id"])
-
-
-class _Streams:
-    """The streams of one command that has been started."""
-
-    def __init__(
-        self, client: EngineClient, clock: Clock, exec_id: str, connection: HijackedConnection, io: ExecIO
-    ) -> None:
-        self._client = client
-        self._clock = clock
-        self._exec_id = exec_id
-        self._connection = connection
-        self._io = io
-
-    async def run(self) -> bytes:
-        """
-        Move everything until output ends.
-
-        Returns output that was held back because it looks like the engine's failure to start the command.
-        """
-        helpers = []
-        try:
-            async with asyncio.TaskGroup() as group:
-                if self._io.stdin is not None:
-                    helpers.append(group.create_task(self._move_input(self._io.stdin), name="exec stdin"))
-                if self._io.resizes is not None:
-                    helpers.append(group.create_task(self._resize(self._io.resizes), name="exec resize"))
-                held = await (self._move_terminal() if self._io.tty else self._move_output())
-                for helper in helpers:
-                    helper.cancel()
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return held
-
-    async def _move_terminal(self) -> bytes:
-        held = b""
-        first = True
-        while data := await self._connection.read():
-            if held or (first and data.startswith(_START_FAILURE)):
-                held += data
-            else:
-                await _write(self._io.stdout, data)
-            first = False
-        return held
-
-    async def _move_output(self) -> bytes:
-        demultiplexer = Demultiplexer()
-        held = b""
-        first = True
-        while data := await self._connection.read():
-            for piece in demultiplexer.receive_data(data):
-                if held or (first and piece.data.startswith(_START_FAILURE)):
-                    held += piece.data
-                else:
-                    await self._hand_on(piece)
-                first = False
-        return held
-
-    async def _hand_on(self, piece: Piece) -> None:
-        if piece.stream is StreamId.SYSTEM_ERROR:
-            raise StreamError(piece.data.decode(errors="replace").strip())
-        await _write(self._io.stderr if piece.stream is StreamId.STDERR else self._io.stdout, piece.data)
-
-    async def _move_input(self, stdin: AsyncIterator[bytes]) -> None:
-        async for data in stdin:
-            try:
-                await self._connection.write(data)
-            except OSError:
-                return  # the command has ended or has closed its input
-        try:
-            await self._connection.write_eof()
-        except OSError:
-            return
-
-    async def _resize(self, sizes: AsyncIterator[TerminalSize]) -> None:
-        async for size in sizes:
-            params = {"h": str(size.height), "w": str(size.width)}
-            for attempt in range(_RESIZE_ATTEMPTS):
-                try:
-                    await self._client.call("POST", f"/exec/{self._exec_id}/resize", params)
-                    break
-                except ProviderError as error:  # not started yet, or ended already
-                    log.debug("terminal not resized", attempt=attempt, error=str(error))
-                    await self._clock.sleep(_FIRST_POLL_S * 2**attempt)
-
-
-async def _write(sink: ByteSink | None, data: bytes) -> None:
-    if sink is not None:
-        await sink.write(data)
 
 
 async def _exit_code(client: EngineClient, clock: Clock, exec_id: str) -> tuple[int, bool]:

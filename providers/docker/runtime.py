@@ -17,7 +17,18 @@ from typing import Any
 import orjson
 import structlog
 
-from providers.docker import events, exec_command, images, labels, logs, node, ports, status, translate
+from providers.docker import (
+    attach,
+    events,
+    exec_command,
+    images,
+    labels,
+    logs,
+    node,
+    ports,
+    status,
+    translate,
+)
 from providers.docker.client import EngineClient, EngineError
 from providers.docker.labels import Owner
 from providers.docker.oom import OomScores
@@ -335,6 +346,10 @@ class DockerRuntime(ContainerRuntime):
         """Connect to a port in the sandbox's network."""
         network = ports.network_of(await self._inspect(sandbox_id), self._client.endpoint)
         return await ports.connect_port(network, port)
+
+    async def attach(self, container_id: str, io: ExecIO) -> None:
+        """Connect a client to the container's own streams."""
+        await attach.attach(self._client, self._clock, container_id, io)
 
     def container_logs(
         self, container_id: str, options: LogOptions

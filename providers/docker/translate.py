@@ -101,7 +101,7 @@ def container_body(
         "StdinOnce": config.stdin_once,
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
-            **_namespaces(sandbox_id, sandbox),
+            **_namespaces(sandbox_id, config, sandbox),
             **_resources(config.resources),
             **_security(config.security),
             "Mounts": [_mount(mount) for mount in config.mounts],
@@ -144,20 +144,27 @@ def _dns(config: SandboxConfig) -> Body:
     }
 
 
-def _namespaces(sandbox_id: str, sandbox: SandboxConfig) -> Body:
+def _namespaces(sandbox_id: str, config: ContainerConfig, sandbox: SandboxConfig) -> Body:
     """
-    The sandbox's, which may be the host's.
+    The sandbox's, which may be the host's; processes of a container that it is to look into (`target_id`).
 
     A container joins the sandbox's network even where that is the host's: with it come the sandbox's
     resolv.conf, hosts file and host name.
     """
     joined = f"container:{sandbox_id}"
-    pid_mode = joined if sandbox.share_process_namespace else ""
     return {
         "NetworkMode": joined,
         "IpcMode": "host" if sandbox.host_ipc else joined,
-        "PidMode": "host" if sandbox.host_pid else pid_mode,
+        "PidMode": _pid_mode(joined, config, sandbox),
     }
+
+
+def _pid_mode(joined: str, config: ContainerConfig, sandbox: SandboxConfig) -> str:
+    if config.target_id is not None:
+        return f"container:{config.target_id}"
+    if sandbox.host_pid:
+        return "host"
+    return joined if sandbox.share_process_namespace else ""
 
 
 def _command(config: ContainerConfig) -> Body:

@@ -38,6 +38,8 @@ class Behaviour:
         start_error: why it cannot be started, "" when it can.
         oom_killed: it ends for want of memory.
         ignores_term: only SIGKILL ends it.
+        copies_stdin: it writes what an attached client types.
+        ends_with_stdin: the first attached client's end of input is its own end (`stdinOnce`).
         cpu_millicores, memory_bytes: what it uses, by the statistics.
     """
 
@@ -47,6 +49,8 @@ class Behaviour:
     start_error: str = ""
     oom_killed: bool = False
     ignores_term: bool = False
+    copies_stdin: bool = False
+    ends_with_stdin: bool = False
     cpu_millicores: int = 1
     memory_bytes: int = 2**20
 
@@ -70,6 +74,8 @@ def behaviour_of(config: ContainerConfig, sandbox: SandboxConfig) -> Behaviour:
         output=by_command.output,
         start_error=annotations.get("start-error"),
         ignores_term=annotations.get("ignores-term") == "true",
+        copies_stdin=by_command.copies_stdin,
+        ends_with_stdin=by_command.ends_with_stdin,
         cpu_millicores=quantity.millicores(annotations.get("cpu") or _DEFAULT_CPU),
         memory_bytes=quantity.bytes_(annotations.get("memory") or _DEFAULT_MEMORY),
     )
@@ -82,8 +88,14 @@ def _by_command(config: ContainerConfig, sandbox: SandboxConfig) -> Behaviour:
     script = parse_script(command, hostname=sandbox.hostname)
     if not script.is_known and _must_end(config):
         return Behaviour(run_s=0.0, output=script.output)
-    run_s = FOREVER if script.copies_stdin else script.run_s
-    return Behaviour(run_s=run_s, exit_code=script.exit_code, output=script.output)
+    if script.copies_stdin:
+        return Behaviour(
+            output=script.output,
+            exit_code=script.exit_code,
+            copies_stdin=config.stdin,
+            ends_with_stdin=config.stdin_once,
+        )
+    return Behaviour(run_s=script.run_s, exit_code=script.exit_code, output=script.output)
 
 
 def _must_end(config: ContainerConfig) -> bool:

@@ -23,7 +23,7 @@ from providers.memory.behaviour import ENDLESS, Behaviour, behaviour_of
 from providers.memory.script import FOREVER, parse_script
 from providers.memory.settings import MemorySettings
 from vkubelet.clock import Clock, Timer
-from vkubelet.errors import PodNotFoundError, ProviderError
+from vkubelet.errors import PodNotFoundError, ProviderError, StreamError
 from vkubelet.kuberuntime.contract import (
     ContainerConfig,
     ContainerInfo,
@@ -244,6 +244,18 @@ class MemoryRuntime(ContainerRuntime):
         """An echo, unless a test has put something else behind the port."""
         self._owner(sandbox_id)
         return await self.connect(sandbox_id, port)
+
+    async def attach(self, container_id: str, io: ExecIO) -> None:
+        """Echo for a container that does, silence for the others, until it ends."""
+        info = self._container(container_id)
+        if info.status is not ContainerStatus.RUNNING:
+            raise StreamError(f"container {info.name} is not running", status=500)
+        behaviour = self._behaviours.get(container_id, ENDLESS)
+        try:
+            await streams.attach(io, self._end_of(container_id), behaviour)
+        finally:
+            if behaviour.ends_with_stdin and io.stdin is not None and container_id in self._owners:
+                self._end_by_itself(container_id, behaviour)
 
     def container_logs(
         self, container_id: str, options: LogOptions

@@ -7,11 +7,12 @@ import contextlib
 import datetime
 from collections.abc import AsyncIterator, Sequence
 
+from providers.memory.behaviour import Behaviour
 from providers.memory.script import FOREVER, Script
 from vkubelet.clock import Clock
 from vkubelet.provider import ExecIO, LogOptions
 
-__all__ = ["log", "not_found", "run"]
+__all__ = ["attach", "log", "not_found", "run"]
 
 NOT_FOUND_EXIT_CODE = 127
 
@@ -38,6 +39,29 @@ async def run(script: Script, command: Sequence[str], io: ExecIO, clock: Clock) 
         await asyncio.Event().wait()
     await clock.sleep(script.run_s)
     return script.exit_code
+
+
+async def attach(io: ExecIO, ended: asyncio.Event, behaviour: Behaviour) -> None:
+    """Echo for a container that echoes, until it ends; `ended` is set then, or it ends with its input."""
+    copying = asyncio.create_task(_copy(io, echoes=behaviour.copies_stdin), name="memory attach input")
+    waiting = asyncio.create_task(ended.wait(), name="memory attach end")
+    try:
+        await asyncio.wait((copying, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if copying.done():
+            copying.result()
+            if not (io.stdin is not None and behaviour.ends_with_stdin):
+                await waiting
+    finally:
+        copying.cancel()
+        waiting.cancel()
+
+
+async def _copy(io: ExecIO, *, echoes: bool) -> None:
+    if io.stdin is None:
+        return
+    async for chunk in io.stdin:
+        if echoes and io.stdout is not None:
+            await io.stdout.write(chunk)
 
 
 @contextlib.asynccontextmanager

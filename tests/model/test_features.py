@@ -6,7 +6,14 @@ import pytest
 
 from tests.builders import container_json, pod_json
 from vkubelet.errors import UnsupportedFeatureError
-from vkubelet.model.features import KUBERUNTIME_FIELDS, FieldTree, only, served, unsupported_fields
+from vkubelet.model.features import (
+    KUBERUNTIME_FIELDS,
+    FieldTree,
+    only,
+    served,
+    unsupported_ephemeral_fields,
+    unsupported_fields,
+)
 from vkubelet.model.pod import Json
 
 
@@ -181,7 +188,6 @@ def test_a_volume_that_nobody_serves_is_named(source: Json, paths: tuple[str, ..
     ("spec", "paths"),
     [
         ({"runtimeClassName": "kata"}, ("spec.runtimeClassName",)),
-        ({"ephemeralContainers": [{"name": "d", "image": "i"}]}, ("spec.ephemeralContainers",)),
         ({"hostUsers": False}, ("spec.hostUsers",)),
         ({"setHostnameAsFQDN": True}, ("spec.setHostnameAsFQDN",)),
         ({"os": {"name": "windows"}}, ("spec.os.name",)),
@@ -194,6 +200,28 @@ def test_a_volume_that_nobody_serves_is_named(source: Json, paths: tuple[str, ..
 )
 def test_a_pod_field_that_nobody_serves_is_named(spec: Json, paths: tuple[str, ...]) -> None:
     assert refused(**spec) == paths
+
+
+def test_an_ephemeral_container_is_judged_apart_from_its_pod() -> None:
+    raw = pod_json(
+        ephemeralContainers=[
+            {"name": "served", "image": "i", "targetContainerName": "main", "stdin": True, "tty": True},
+            {"name": "refused", "image": "i", "volumeMounts": [{"name": "v", "subPath": "x"}]},
+        ]
+    )
+
+    assert unsupported_fields(raw, KUBERUNTIME_FIELDS) == ()
+    assert unsupported_ephemeral_fields(raw, KUBERUNTIME_FIELDS) == {
+        "refused": ("spec.ephemeralContainers[1].volumeMounts[0].subPath",)
+    }
+
+
+def test_a_provider_without_ephemeral_containers_refuses_them_one_by_one() -> None:
+    tree = {k: v for k, v in KUBERUNTIME_FIELDS.items() if k != "ephemeralContainers"}
+    raw = pod_json(ephemeralContainers=[{"name": "d", "image": "i"}])
+
+    assert unsupported_fields(raw, tree) == ("spec.ephemeralContainers",)
+    assert list(unsupported_ephemeral_fields(raw, tree)) == ["d"]
 
 
 def test_a_host_port_on_the_hosts_network_is_the_hosts_anyway() -> None:

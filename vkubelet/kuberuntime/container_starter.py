@@ -128,7 +128,14 @@ class ContainerStarter:
         ips = next((s.ips for s in status.sandboxes if s.id == action.sandbox_id), ())
         mounts = self._volumes.mounts(pod, action.container, action.attempt)
         return pod_config.container_config(
-            pod, action, image, memory.references, self._node(), pod_ips=ips, mounts=mounts
+            pod,
+            action,
+            image,
+            memory.references,
+            self._node(),
+            pod_ips=ips,
+            mounts=mounts,
+            target_id=_target_id(action, status),
         )
 
     async def _run(self, memory: PodMemory, pod: Pod, action: StartContainer, container_id: str) -> None:
@@ -174,3 +181,19 @@ class ContainerStarter:
         self._host.record_event(
             pod.key, "Warning" if warning else "Normal", reason, message, action.container.name
         )
+
+
+def _target_id(action: StartContainer, status: RuntimePod) -> str | None:
+    """
+    The newest attempt of an ephemeral container's `targetContainerName`.
+
+    Raises:
+        ContainerConfigError: there is none.
+    """
+    target = action.container.raw.get("targetContainerName")
+    if not target:
+        return None
+    attempts = [c for c in status.containers if c.name == target]
+    if not attempts:
+        raise pod_config.ContainerConfigError(f"unable to find target container {target}")
+    return max(attempts, key=lambda c: c.attempt).id

@@ -143,6 +143,7 @@ class ContainerConfig:
         attempt: 0 for the first, one more for each restart: becomes `restartCount`.
         image_id: what `image_status` gave: the image that was pulled is the one that runs.
         image: as the pod names it.
+        target_id: the container whose process namespace it joins (CRI's TARGET), None for its own.
         env: names and values in order; a later one wins.
         spec_hash: changes when the container's definition does, so that a stale one is replaced.
         annotations: kept by the runtime and returned in `ContainerInfo`.
@@ -161,6 +162,7 @@ class ContainerConfig:
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    target_id: str | None = None
     resources: LinuxResources = field(default_factory=LinuxResources)
     security: ContainerSecurity = field(default_factory=ContainerSecurity)
     spec_hash: str = ""
@@ -340,6 +342,10 @@ class ContainerRuntime(abc.ABC):
     @abc.abstractmethod
     async def exec(self, container_id: str, command: Sequence[str], io: ExecIO) -> int:
         """See `ExecRunner.exec`."""
+
+    @abc.abstractmethod
+    async def attach(self, container_id: str, io: ExecIO) -> None:
+        """See `Attacher.attach`."""
 
     @abc.abstractmethod
     async def port_forward(self, sandbox_id: str, port: int) -> PortConnection:

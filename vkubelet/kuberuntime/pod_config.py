@@ -104,6 +104,7 @@ def container_config(
     *,
     pod_ips: tuple[str, ...],
     mounts: tuple[Mount, ...],
+    target_id: str | None = None,
 ) -> ContainerConfig:
     """
     One attempt.
@@ -116,6 +117,7 @@ def container_config(
         node: where it runs.
         pod_ips: the sandbox's; the node's on the host's network.
         mounts: of its volumes.
+        target_id: the container whose processes it shall see (`targetContainerName`).
 
     Raises:
         PodReferenceError: the environment needs something that cannot be read.
@@ -145,6 +147,7 @@ def container_config(
         stdin=container.stdin,
         stdin_once=container.stdin_once,
         tty=container.tty,
+        target_id=target_id,
         resources=_resources(pod, container, node),
         security=_security(effective),
         spec_hash=spec_hash(container),

@@ -34,13 +34,13 @@ from vkubelet.kuberuntime.history import is_live, remembered_containers
 from vkubelet.kuberuntime.images import ImageManager
 from vkubelet.kuberuntime.observe import observe
 from vkubelet.kuberuntime.pod_config import NodeFacts
-from vkubelet.kuberuntime.pod_memory import PodMemory, VolumeState
+from vkubelet.kuberuntime.pod_memory import Blocked, PodMemory, VolumeState
 from vkubelet.kuberuntime.pod_worker import PodWorker
 from vkubelet.kuberuntime.stats import PodFigures
 from vkubelet.kuberuntime.volumes import VolumeManager
 from vkubelet.model import dns, features
 from vkubelet.model.keys import PodKey
-from vkubelet.model.observations import NodeObservation, PodObservation
+from vkubelet.model.observations import NodeObservation, PodObservation, Running, Waiting
 from vkubelet.model.pod import Pod
 from vkubelet.model.references import References
 from vkubelet.model.stats import StatsSummary
@@ -74,6 +74,7 @@ class KubeRuntimeProvider(Provider):
         self.name = runtime.name
         self._runtime = runtime
         self._clock = context.clock
+        self._host = context.host
         self._host_network_ips = context.node_ips
         self._supported_fields = supported_fields
         self._memories: dict[PodKey, PodMemory] = {}
@@ -179,7 +180,7 @@ class KubeRuntimeProvider(Provider):
         )
         return node
 
-    # --- LogSource, ExecRunner, PortForwarder ---------------------------------------------------------
+    # --- LogSource, ExecRunner, Attacher, PortForwarder -----------------------------------------------
 
     def container_logs(
         self, key: PodKey, container: str, options: LogOptions
@@ -191,6 +192,20 @@ class KubeRuntimeProvider(Provider):
         """Run a command in the running attempt."""
         container_id = await streams.running_container(self._runtime, key, container)
         return await self._runtime.exec(container_id, command, io)
+
+    async def attach(self, key: PodKey, container: str, io: ExecIO) -> None:
+        """Connect to the streams of the running attempt."""
+        container_id = await streams.running_container(self._runtime, key, container)
+        await self._runtime.attach(container_id, io)
+
+    async def is_running(self, key: PodKey, container: str) -> bool:
+        """By the last pass over the pod; a container that was not running then is looked at again."""
+        seen = self._observation(key)
+        if seen is not None and any(
+            c.name == container and isinstance(c.state, Running) for c in seen.containers
+        ):
+            return True
+        return await streams.is_running(self._runtime, key, container)
 
     async def connect_port(self, key: PodKey, port: int) -> PortConnection:
         """Connect to a port of the pod's present sandbox."""
@@ -222,9 +237,19 @@ class KubeRuntimeProvider(Provider):
             for container in pod.all_containers():
                 if images.get(container.name) != container.image:
                     memory.blocked.pop(container.name, None)
+        self._block_unsupported(memory, pod)
         memory.pod, memory.references = pod, references
         memory.volumes = VolumeState(ready=not pod.volumes, error=memory.volumes.error)
         self._wake(pod.key)
+
+    def _block_unsupported(self, memory: PodMemory, pod: Pod) -> None:
+        """An ephemeral container that asks for what is not served is not started; the pod goes on."""
+        unsupported = features.unsupported_ephemeral_fields(pod.raw, self._supported_fields)
+        for name, fields in unsupported.items():
+            if name not in memory.blocked:
+                message = str(UnsupportedFeatureError(fields, provider=self.name))
+                memory.blocked[name] = Blocked(Waiting("CreateContainerConfigError", message), retry_at=None)
+                self._host.record_event(pod.key, "Warning", "Failed", f"Error: {message}", name)
 
     def _observe(self, key: PodKey, status: RuntimePod) -> PodObservation:
         now = self._clock.now()

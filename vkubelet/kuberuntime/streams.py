@@ -17,7 +17,7 @@ from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import PodObservation, Waiting
 from vkubelet.provider import LogOptions
 
-__all__ = ["container_logs", "ready_sandbox", "running_container"]
+__all__ = ["container_logs", "is_running", "ready_sandbox", "running_container"]
 
 _WAITS = {
     "ErrImagePull": "image can't be pulled",
@@ -86,6 +86,12 @@ async def ready_sandbox(runtime: ContainerRuntime, key: PodKey) -> str:
         if sandbox.ready:
             return sandbox.id
     raise StreamError(f'pod "{key.name}" is not running', status=500)
+
+
+async def is_running(runtime: ContainerRuntime, key: PodKey, container: str) -> bool:
+    """Whether an attempt of that container runs."""
+    status = await runtime.pod_status(key)
+    return any(c.name == container and c.status is ContainerStatus.RUNNING for c in status.containers)
 
 
 async def _attempts(runtime: ContainerRuntime, key: PodKey, container: str) -> list[ContainerInfo]:

@@ -20,6 +20,7 @@ from vkubelet.model.pod import Json
 
 __all__ = [
     "CONTAINER_FIELDS",
+    "EPHEMERAL_CONTAINER_FIELDS",
     "INIT_CONTAINER_FIELDS",
     "KUBERUNTIME_FIELDS",
     "VOLUME_FIELDS",
@@ -27,6 +28,7 @@ __all__ = [
     "Rule",
     "only",
     "served",
+    "unsupported_ephemeral_fields",
     "unsupported_fields",
 ]
 
@@ -37,15 +39,34 @@ FieldTree: TypeAlias = "Mapping[str, Rule | FieldTree]"
 """The served fields of an object; of each object in a list where the value is a list."""
 
 
+_EPHEMERAL = "ephemeralContainers"
+
+
 def unsupported_fields(pod_raw: Json, supported: FieldTree) -> tuple[str, ...]:
     """
     The paths of what the pod's spec asks for beyond `supported`, such as ``spec.containers[0].lifecycle``.
 
     In a field that is not in the tree, a value that asks for nothing is harmless: null, false, empty text,
     an empty list or object. A field in the tree may mean something by them.
+
+    Ephemeral containers are left to `unsupported_ephemeral_fields` where the tree has them at all: they come
+    to a pod that runs, and must not end it.
     """
     spec: Json = pod_raw["spec"]
+    if _EPHEMERAL in supported:
+        spec = {name: value for name, value in spec.items() if name != _EPHEMERAL}
     return tuple(_unsupported("spec", spec, supported, spec, spec))
+
+
+def unsupported_ephemeral_fields(pod_raw: Json, supported: FieldTree) -> dict[str, tuple[str, ...]]:
+    """The same paths of each ephemeral container that has any, by its name."""
+    spec: Json = pod_raw["spec"]
+    tree = supported.get(_EPHEMERAL, _absent)
+    paths = {
+        container["name"]: tuple(_unsupported(f"spec.{_EPHEMERAL}[{index}]", container, tree, spec, spec))
+        for index, container in enumerate(spec.get(_EPHEMERAL) or ())
+    }
+    return {name: found for name, found in paths.items() if found}
 
 
 def _unsupported(
@@ -152,6 +173,9 @@ CONTAINER_FIELDS: FieldTree = MappingProxyType(
 INIT_CONTAINER_FIELDS: FieldTree = CONTAINER_FIELDS
 """An init container that runs to its end; `restartPolicy`, which makes a sidecar of it, is not in it."""
 
+EPHEMERAL_CONTAINER_FIELDS: FieldTree = MappingProxyType({**CONTAINER_FIELDS, "targetContainerName": served})
+"""A container for debugging (`kubectl debug`)."""
+
 VOLUME_FIELDS: FieldTree = MappingProxyType(
     {
         "name": served,
@@ -200,6 +224,7 @@ KUBERUNTIME_FIELDS: FieldTree = MappingProxyType(
         "os": {"name": only("linux")},
         "containers": CONTAINER_FIELDS,
         "initContainers": INIT_CONTAINER_FIELDS,
+        "ephemeralContainers": EPHEMERAL_CONTAINER_FIELDS,
         "volumes": VOLUME_FIELDS,
         "securityContext": {
             **_all("runAsUser", "runAsGroup", "runAsNonRoot", "supplementalGroups"),
