@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
 
 from tests.builders import container_json, make_pod
 from tests.clocks import settle
 from tests.kuberuntime.engine import Engine
 from vkubelet.errors import InvalidPodError, PodNotFoundError, ProviderError, ProviderUnavailableError
+from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import Running, Terminated, Waiting
 from vkubelet.model.references import References
 
@@ -257,3 +262,46 @@ async def test_the_deadline_counts_from_the_first_start(engine: Engine) -> None:
     failure = engine.seen(pod).failure
     assert failure is not None
     assert failure.reason == "DeadlineExceeded"
+
+
+# --- events of the runtime --------------------------------------------------------------------------------
+
+
+async def test_after_missed_events_every_pod_is_looked_at(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    missed = asyncio.Event()
+
+    async def events() -> AsyncIterator[PodKey | None]:
+        await missed.wait()
+        yield None
+        await asyncio.Event().wait()
+
+    engine.runtime.events = events  # type: ignore[method-assign]  # a runtime that was cut off
+    async with engine.running():
+        pods = [await engine.create(make_pod(name, restartPolicy="Never")) for name in ("one", "two")]
+        for pod in pods:
+            engine.runtime.end_container(pod.key, "main", 3)
+        await engine.clock.advance(100)
+        assert not any(engine.seen(pod).terminated for pod in pods)
+
+        missed.set()
+        await settle()
+        assert all(engine.seen(pod).terminated for pod in pods)
+
+
+async def test_events_that_fail_are_asked_for_anew(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    original, failures = engine.runtime.events, [OSError("connection reset")]
+
+    async def events() -> AsyncIterator[PodKey | None]:
+        if failures:
+            raise failures.pop()
+        async for key in original():
+            yield key
+
+    engine.runtime.events = events  # type: ignore[method-assign]  # a runtime with a bug
+    async with engine.running():
+        pod = await engine.create(restartPolicy="Never")
+        engine.runtime.end_container(pod.key, "main", 3)
+        await engine.clock.advance(10)
+        assert engine.seen(pod).terminated

@@ -10,7 +10,7 @@ import pytest
 from tests.builders import container_json, make_pod
 from tests.clocks import settle
 from tests.kuberuntime.engine import Engine
-from vkubelet.errors import ProviderUnavailableError
+from vkubelet.errors import ProviderError, ProviderUnavailableError
 from vkubelet.model.observations import Running, Waiting
 from vkubelet.model.pod import Pod
 
@@ -221,3 +221,34 @@ async def test_an_engine_that_does_not_answer_is_not_a_failed_pull(engine: Engin
 
     assert isinstance(engine.state(pod), Running)
     assert not engine.events(pod, "Failed")
+
+
+async def test_an_image_that_cannot_be_inspected_is_told_and_tried_again(engine: Engine) -> None:
+    failures = [ProviderError("broken layer")]
+
+    async def hook(method: str, moment: str) -> None:
+        if method == "image_status" and failures:
+            raise failures.pop()
+
+    engine.runtime.hook = hook
+    pod = await engine.create(pod_with())
+
+    message = f'Failed to inspect image "{IMAGE}": broken layer'
+    assert engine.state(pod) == Waiting("ImageInspectError", message)
+    assert engine.reasons(pod) == ["InspectFailed", "Failed"]
+    await engine.clock.advance(10)
+    assert isinstance(engine.state(pod), Running)
+
+
+async def test_what_waits_for_a_pull_is_forgotten_with_its_pod(engine: Engine) -> None:
+    engine.runtime.absent_images = {IMAGE}
+    registry = SlowRegistry(engine)
+    one, two = await engine.create(pod_with("one")), await engine.create(pod_with("two"))
+    await engine.terminate(one)
+    await engine.provider.delete_pod(one.key)
+
+    registry.release.set()
+    await settle()
+
+    assert isinstance(engine.state(two), Running)
+    assert not engine.events(one, "Pulled")

@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import stat
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -310,3 +312,25 @@ async def test_removing_a_pod_never_follows_links(manager: VolumeManager, tmp_pa
     assert precious.exists()
     assert not (manager.pods_dir / "uid-web").exists()
     await manager.tear_down(pod.key)
+
+
+def may_mount() -> bool:
+    command = ["unshare", "--mount", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not may_mount(), reason="nothing can be mounted here")
+async def test_an_empty_dir_in_memory_is_a_tmpfs_of_that_size_and_goes_with_the_pod(
+    manager: VolumeManager,
+) -> None:
+    pod = pod_of({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
+    await manager.set_up(pod, References())
+    path = Path(manager.mounts(pod, pod.containers[0], 0)[0].host_path)
+    try:
+        assert path.is_mount()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o777
+        assert shutil.disk_usage(path).total == 2**20
+        await manager.set_up(pod, References())
+    finally:
+        await manager.tear_down(pod.key)
+    assert not path.exists()
