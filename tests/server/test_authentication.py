@@ -78,6 +78,15 @@ async def test_an_accepted_token_is_asked_about_every_two_minutes() -> None:
     assert api.reviewed_tokens == [ADMIN_TOKEN] * 2
 
 
+async def test_how_long_a_token_holds_can_be_chosen() -> None:
+    clock, api = ManualClock(), ApiServer()
+    tokens = BearerTokens(api.review_token, clock, 10)
+    for advance_s in (0, 9, 1):
+        await clock.advance(advance_s)
+        await tokens.authenticate(with_token())
+    assert api.reviewed_tokens == [ADMIN_TOKEN] * 2
+
+
 async def test_a_revoked_token_is_refused_after_two_minutes() -> None:
     clock, api = ManualClock(), ApiServer()
     tokens = BearerTokens(api.review_token, clock)

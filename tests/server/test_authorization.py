@@ -39,7 +39,23 @@ ASKED = AccessAttributes(UserInfo("jane", groups=("dev",)), "get", "nodes", "met
         ("/healthz/syncloop", ("healthz", "proxy")),
         ("/containerLogs/ns/pod/container", ("proxy",)),
         ("/exec/ns/pod/container", ("proxy",)),
+        ("/exec/ns/pod/uid/container", ("proxy",)),
         ("/exec/stats/metrics/logs", ("proxy",)),
+        ("/attach/ns/pod/container", ("proxy",)),
+        ("/attach/ns/pod/uid/container", ("proxy",)),
+        ("/run/ns/pod/container", ("proxy",)),
+        ("/run/ns/pod/uid/container", ("proxy",)),
+        ("/portForward/ns/pod", ("proxy",)),
+        ("/portForward/ns/pod/uid", ("proxy",)),
+        ("/debug/pprof/heap", ("proxy",)),
+        ("/debug/flags/v", ("proxy",)),
+        ("/metrics/resource", ("metrics",)),
+        ("/metrics/probes", ("metrics",)),
+        ("/metrics/slis", ("metrics",)),
+        ("/healthz/log", ("healthz", "proxy")),
+        ("/healthz/ping", ("healthz", "proxy")),
+        ("/podsecurity", ("proxy",)),
+        ("/Pods", ("proxy",)),
         ("/", ("proxy",)),
         ("/nothing", ("proxy",)),
     ],
@@ -79,6 +95,18 @@ async def test_a_no_holds_for_half_a_minute() -> None:
     await clock.advance(29)
     assert await authorizer.authorize(ASKED) is False
     await clock.advance(1)
+    assert await authorizer.authorize(ASKED) is True
+
+
+async def test_how_long_answers_hold_can_be_chosen() -> None:
+    clock, api = ManualClock(), ApiServer(allowed={("jane", "get", "metrics")})
+    authorizer = WebhookAuthorizer(api.review_access, clock, allow_ttl_s=10, deny_ttl_s=5)
+    assert await authorizer.authorize(ASKED) is True
+    api.allowed.clear()
+    await clock.advance(10)
+    assert await authorizer.authorize(ASKED) is False
+    api.allowed.add(("jane", "get", "metrics"))
+    await clock.advance(5)
     assert await authorizer.authorize(ASKED) is True
 
 

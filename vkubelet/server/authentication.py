@@ -33,6 +33,7 @@ from vkubelet.clock import Clock
 from vkubelet.errors import ConfigurationError, VirtualKubeletError
 from vkubelet.model.access import ALL_AUTHENTICATED, ANONYMOUS, TokenReviewResult, UserInfo
 from vkubelet.server.expiring_cache import ExpiringCache, Fetched
+from vkubelet.server.review_retry import retried
 from vkubelet.server.tls import ClientTrust, trust_of
 
 __all__ = [
@@ -50,7 +51,7 @@ log = structlog.get_logger(__name__)
 ReviewToken: TypeAlias = Callable[[str], Awaitable[TokenReviewResult]]
 """Makes a TokenReview; raises `ApiError` when there is no answer."""
 
-_TOKEN_TTL_S = 120.0
+TOKEN_TTL_S = 120.0
 _MAX_TOKENS = 8192
 _REVIEW_TIMEOUT_S = 30.0
 _WEBSOCKET_TOKEN_PREFIX = "base64url.bearer.authorization.k8s.io."
@@ -82,6 +83,7 @@ def make_authenticator(
     review_token: ReviewToken | None,
     anonymous_auth: bool,
     clock: Clock,
+    token_ttl_s: float = TOKEN_TTL_S,
 ) -> Authenticator:
     """
     The authenticator that the options ask for.
@@ -91,6 +93,7 @@ def make_authenticator(
         review_token: None without ``--authentication-token-webhook``.
         anonymous_auth: let requests without credentials in, as ``system:anonymous``.
         clock: for how long answers hold.
+        token_ttl_s: how long the API server's word on a token holds.
 
     Raises:
         ConfigurationError: nobody could ever be authenticated.
@@ -99,7 +102,7 @@ def make_authenticator(
     if client_trust is not None:
         methods.append(ClientCertificates(client_trust, clock))
     if review_token is not None:
-        methods.append(BearerTokens(review_token, clock))
+        methods.append(BearerTokens(review_token, clock, token_ttl_s))
     if not methods and not anonymous_auth:
         raise ConfigurationError(
             "the kubelet server cannot tell who its clients are: give --client-ca-file or set "
@@ -236,13 +239,15 @@ def _signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bo
 
 class BearerTokens:
     """
-    Asks the API server; its answer holds for 2 minutes, the kubelet's default.
+    Asks the API server; its answer holds for `ttl_s`, by default for 2 minutes as the kubelet's.
 
     An answer with an error is not kept, nor is none. Tokens are remembered only by a keyed hash.
     """
 
-    def __init__(self, review_token: ReviewToken, clock: Clock) -> None:
+    def __init__(self, review_token: ReviewToken, clock: Clock, ttl_s: float = TOKEN_TTL_S) -> None:
         self._review_token = review_token
+        self._clock = clock
+        self._ttl_s = ttl_s
         self._cache: ExpiringCache[bytes, UserInfo | Rejected] = ExpiringCache(clock, _MAX_TOKENS)
         self._hash_key = secrets.token_bytes(32)
 
@@ -257,14 +262,14 @@ class BearerTokens:
     async def _review(self, token: str) -> Fetched[UserInfo | Rejected]:
         try:
             async with asyncio.timeout(_REVIEW_TIMEOUT_S):
-                result = await self._review_token(token)
+                result = await retried(lambda: self._review_token(token), self._clock)
         except (VirtualKubeletError, TimeoutError) as error:
             reason = str(error) or "no answer to the TokenReview in time"
             log.warning("token review failed", error=reason)
             return Fetched(Rejected(reason), 0)
         if result.authenticated and result.user is not None:
-            return Fetched(result.user, _TOKEN_TTL_S)
-        return Fetched(Rejected(result.error or "invalid bearer token"), 0 if result.error else _TOKEN_TTL_S)
+            return Fetched(result.user, self._ttl_s)
+        return Fetched(Rejected(result.error or "invalid bearer token"), 0 if result.error else self._ttl_s)
 
 
 def bearer_token(request: web.Request) -> str | None:

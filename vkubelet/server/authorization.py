@@ -19,6 +19,7 @@ from vkubelet.clock import Clock
 from vkubelet.errors import VirtualKubeletError
 from vkubelet.model.access import AccessAttributes, AccessReviewResult, UserInfo
 from vkubelet.server.expiring_cache import ExpiringCache, Fetched
+from vkubelet.server.review_retry import retried
 
 __all__ = [
     "AlwaysAllow",
@@ -35,8 +36,8 @@ log = structlog.get_logger(__name__)
 ReviewAccess: TypeAlias = Callable[[AccessAttributes], Awaitable[AccessReviewResult]]
 """Makes a SubjectAccessReview; raises `ApiError` when there is no answer."""
 
-_ALLOW_TTL_S = 300.0
-_DENY_TTL_S = 30.0
+ALLOW_TTL_S = 300.0
+DENY_TTL_S = 30.0
 _MAX_ENTRIES = 8192
 _REVIEW_TIMEOUT_S = 30.0
 
@@ -107,10 +108,20 @@ class AlwaysAllow:
 
 
 class WebhookAuthorizer:
-    """Asks the API server; a yes holds for 5 minutes and a no for 30 s, the kubelet's defaults."""
+    """Asks the API server; by default a yes holds for 5 minutes and a no for 30 s, as the kubelet's."""
 
-    def __init__(self, review_access: ReviewAccess, clock: Clock) -> None:
+    def __init__(
+        self,
+        review_access: ReviewAccess,
+        clock: Clock,
+        *,
+        allow_ttl_s: float = ALLOW_TTL_S,
+        deny_ttl_s: float = DENY_TTL_S,
+    ) -> None:
         self._review_access = review_access
+        self._clock = clock
+        self._allow_ttl_s = allow_ttl_s
+        self._deny_ttl_s = deny_ttl_s
         self._cache: ExpiringCache[object, bool | Undecided] = ExpiringCache(clock, _MAX_ENTRIES)
 
     async def authorize(self, attributes: AccessAttributes) -> bool | Undecided:
@@ -120,13 +131,13 @@ class WebhookAuthorizer:
     async def _review(self, attributes: AccessAttributes) -> Fetched[bool | Undecided]:
         try:
             async with asyncio.timeout(_REVIEW_TIMEOUT_S):
-                result = await self._review_access(attributes)
+                result = await retried(lambda: self._review_access(attributes), self._clock)
         except (VirtualKubeletError, TimeoutError) as error:
             reason = str(error) or "no answer to the SubjectAccessReview in time"
             log.warning("access review failed", user=attributes.user.name, error=reason)
             return Fetched(Undecided(reason), 0)
         allowed = result.allowed and not result.denied
-        return Fetched(allowed, _ALLOW_TTL_S if allowed else _DENY_TTL_S)
+        return Fetched(allowed, self._allow_ttl_s if allowed else self._deny_ttl_s)
 
 
 def _cache_key(attributes: AccessAttributes) -> object:
