@@ -19,12 +19,14 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
+from vkubelet import metrics
 from vkubelet.clock import Clock, SystemClock
 from vkubelet.controllers.lease_controller import LeaseController
 from vkubelet.controllers.listers import PodLister, ServiceLister
 from vkubelet.controllers.node_controller import NodeController
 from vkubelet.controllers.pod_cleanup import PodCleanup
 from vkubelet.controllers.pod_controller import PodController
+from vkubelet.controllers.pod_counts import publish_pod_counts
 from vkubelet.controllers.pod_records import PodRecords
 from vkubelet.controllers.reference_resolver import ReferenceResolver
 from vkubelet.controllers.status_manager import StatusManager
@@ -47,11 +49,12 @@ from vkubelet.model.node import NodeIdentity
 from vkubelet.model.observations import PodObservation
 from vkubelet.model.pod import Json, Pod
 from vkubelet.model.references import ServiceData
-from vkubelet.provider import ExecRunner, LogSource, Provider, ProviderContext
+from vkubelet.provider import ExecRunner, LogSource, Provider, ProviderContext, StatsSource
 from vkubelet.server.app import KubeletServer, Powers
 from vkubelet.server.auth import Gate
 from vkubelet.server.authentication import make_authenticator
 from vkubelet.server.authorization import AlwaysAllow, Authorizer, WebhookAuthorizer
+from vkubelet.server.process_info import process_info
 from vkubelet.server.self_signed import ensure_self_signed
 from vkubelet.server.tls import ServingTLS, TLSFiles
 from vkubelet.settings import Settings, installed_providers, installed_version, load_provider_config
@@ -89,6 +92,7 @@ class _VirtualNode:
         self._settings = settings
         self._client = client
         self._clock = clock
+        self._started_at = clock.now()
         self._records = PodRecords()
         self._node_changed = asyncio.Event()
         self._pods: Store[PodKey, Pod] = Store()
@@ -120,6 +124,8 @@ class _VirtualNode:
         if stop.is_set():
             return
         provider = self._make_provider(cluster_id)
+        metrics.set_build_info(installed_version(), provider.name, self._settings.node_name)
+        publish_pod_counts(self._records, self._pods)
         server = KubeletServer(
             address=self._settings.address,
             port=self._settings.port,
@@ -299,6 +305,8 @@ class _VirtualNode:
             list_running=provider.list_pods,
             logs=provider if isinstance(provider, LogSource) else None,
             exec=provider if isinstance(provider, ExecRunner) else None,
+            stats=provider if isinstance(provider, StatsSource) else None,
+            process=process_info(self._settings, started_at=self._started_at),
             health_checks={"syncloop": lambda: None},
             readiness_checks={
                 "pods": lambda: None if self._pods.has_synced else "the pods of this node are not yet known"

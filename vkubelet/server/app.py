@@ -15,13 +15,14 @@ import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 from aiohttp import hdrs, web
 
+from vkubelet import metrics
 from vkubelet.clock import Clock
 from vkubelet.errors import (
     ConfigurationError,
@@ -30,16 +31,18 @@ from vkubelet.errors import (
     StreamError,
     VirtualKubeletError,
 )
-from vkubelet.model.keys import PodKey
-from vkubelet.provider import ExecRunner, LogSource
+from vkubelet.provider import Attacher, ExecRunner, LogSource, StatsSource
 from vkubelet.server.auth import Gate
+from vkubelet.server.commands import command_routes
 from vkubelet.server.container_logs import container_log_endpoints
-from vkubelet.server.endpoint import Handler, not_supported
-from vkubelet.server.exec import ExecHandler
+from vkubelet.server.endpoint import Endpoint, Handler
 from vkubelet.server.health import HealthCheck, health_endpoints
+from vkubelet.server.metrics import is_long_running, metrics_endpoints, path_bucket
 from vkubelet.server.pods import ListRunning, PodLookup, pod_endpoints
 from vkubelet.server.remote_session import RemoteCommandServer
+from vkubelet.server.stats import stats_endpoints
 from vkubelet.server.tls import ServingTLS
+from vkubelet.server.zpages import ProcessInfo, zpage_endpoints
 
 __all__ = ["KubeletServer", "Powers"]
 
@@ -62,6 +65,7 @@ class Powers:
 
     Attributes:
         list_running: `Provider.list_pods`.
+        process: for ``/configz``, ``/flagz`` and ``/statusz``; None serves none of them.
         health_checks: by name, for ``/healthz``, ``/livez`` and ``/readyz``; the kubelet has "syncloop".
         readiness_checks: further ones for ``/readyz`` alone.
     """
@@ -70,6 +74,9 @@ class Powers:
     list_running: ListRunning | None = None
     logs: LogSource | None = None
     exec: ExecRunner | None = None
+    attach: Attacher | None = None
+    stats: StatsSource | None = None
+    process: ProcessInfo | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
     readiness_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
 
@@ -95,7 +102,7 @@ class KubeletServer:
         self._clock = clock
         self._shutdown_timeout_s = shutdown_timeout_s
         self._streams = RemoteCommandServer(clock)
-        self._routes = _routes(powers, self._streams, clock)
+        self._routes = _routes(powers, self._streams, gate.node_name, clock)
         self._requests: set[asyncio.Task[object]] = set()
 
     @property
@@ -160,7 +167,8 @@ class KubeletServer:
         started_at = self._clock.monotonic()
         status = 0  # of one whose client has gone
         try:
-            response = await self._answer(request, handler)
+            with _counted(request):
+                response = await self._answer(request, handler)
             status = response.status
             return response
         finally:
@@ -192,26 +200,28 @@ class KubeletServer:
             return _cut_off(request)
 
 
-def _routes(powers: Powers, streams: RemoteCommandServer, clock: Clock) -> list[web.RouteDef]:
+def _routes(powers: Powers, streams: RemoteCommandServer, node_name: str, clock: Clock) -> list[web.RouteDef]:
     """Everything that is served: a new family is a line here."""
     endpoints = (
         *health_endpoints(powers.health_checks, powers.readiness_checks),
         *pod_endpoints(powers.pods, powers.list_running),
         *container_log_endpoints(powers.pods, powers.logs, clock),
+        *stats_endpoints(powers.stats, node_name, clock),
+        *metrics_endpoints(),
+        Endpoint("/logs/{path:.*}", _system_logs_disabled),
     )
-    return [row for endpoint in endpoints for row in endpoint.routes()] + _exec_routes(powers, streams)
+    rows = [row for endpoint in endpoints for row in endpoint.routes()] + command_routes(
+        powers.pods, powers.exec, powers.attach, streams
+    )
+    if powers.process is not None:
+        zpages = zpage_endpoints(powers.process, (row.path for row in rows), clock)
+        rows += [row for endpoint in zpages for row in endpoint.routes()]
+    return rows
 
 
-def _exec_routes(powers: Powers, streams: RemoteCommandServer) -> list[web.RouteDef]:
-    if powers.exec is None:
-        refuse = not_supported("this node's provider cannot run commands in containers")
-        return [web.route(method, "/exec/{rest:.+}", refuse) for method in ("GET", "POST")]
-
-    def find_key(namespace: str, name: str, uid: str | None) -> PodKey | None:
-        pod = powers.pods.pod(namespace, name, uid)
-        return pod.key if pod is not None else None
-
-    return ExecHandler(powers.exec, find_key, streams).routes()
+async def _system_logs_disabled(_: web.Request) -> web.StreamResponse:
+    """The kubelet's answer without `enableSystemLogHandler`: the machine's logs are not this node's."""
+    return web.Response(status=405, text="logs endpoint is disabled.\n")
 
 
 def _listen(address: str, port: int) -> socket.socket:
@@ -254,6 +264,12 @@ def _cut_off(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=500)
+
+
+def _counted(request: web.Request) -> AbstractContextManager[None]:
+    bucket = path_bucket(request.path)
+    method = request.method if request.method in hdrs.METH_ALL else "other"
+    return metrics.http_request(method, bucket, is_long_running=is_long_running(bucket))
 
 
 def _allow(answer: web.HTTPException) -> dict[str, str]:
