@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -21,11 +21,20 @@ Run = Callable[[Sequence[str], ExecIO], Awaitable[int]]
 
 
 class FunctionRunner:
-    """An `ExecRunner` that calls a function, and remembers for whom."""
+    """
+    An `ExecRunner` that calls a function, and remembers for whom.
+
+    Attributes:
+        running: the containers that run.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.running = {"main"}
         self.calls: list[tuple[PodKey, str, tuple[str, ...]]] = []
+
+    async def is_running(self, key: PodKey, container: str) -> bool:
+        return container in self.running
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], io: ExecIO) -> int:
         self.calls.append((key, container, tuple(command)))
@@ -58,6 +67,23 @@ async def _errors_as_text(
 
 
 @asynccontextmanager
+async def serving_routes(
+    routes: Iterable[web.RouteDef], streams: RemoteCommandServer, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """A server with these routes; its port."""
+    app = web.Application(middlewares=[_errors_as_text])
+    app.router.add_routes(routes)
+    server = TestServer(app, host="127.0.0.1")
+    await server.start_server(ssl=tls, shutdown_timeout=0.1)
+    assert server.port is not None
+    try:
+        yield server.port
+    finally:
+        streams.shutdown()
+        await server.close()
+
+
+@asynccontextmanager
 async def exec_server(
     run: Run,
     *,
@@ -67,13 +93,6 @@ async def exec_server(
 ) -> AsyncIterator[ExecServer]:
     runner = FunctionRunner(run)
     streams = RemoteCommandServer(clock or SystemClock(), timeouts or StreamTimeouts(linger_s=0.05))
-    app = web.Application(middlewares=[_errors_as_text])
-    app.router.add_routes(ExecHandler(runner, find_pod, streams).routes())
-    server = TestServer(app, host="127.0.0.1")
-    await server.start_server(ssl=tls, shutdown_timeout=0.1)
-    assert server.port is not None
-    try:
-        yield ExecServer(server.port, runner, streams)
-    finally:
-        streams.shutdown()
-        await server.close()
+    routes = ExecHandler(runner, find_pod, streams).routes()
+    async with serving_routes(routes, streams, tls) as port:
+        yield ExecServer(port, runner, streams)

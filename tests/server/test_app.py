@@ -363,6 +363,8 @@ async def test_an_address_that_is_not_ours_is_a_configuration_error(files: Files
         ("/containerLogs/default/web/main", "this node's provider cannot show container logs"),
         ("/exec/default/web/main", "this node's provider cannot run commands in containers"),
         ("/exec/default/web/uid-web/main", "this node's provider cannot run commands in containers"),
+        ("/run/default/web/main", "this node's provider cannot run commands in containers"),
+        ("/attach/default/web/main", "this node's provider cannot attach to containers"),
         ("/runningpods/", "this node's provider cannot list what it runs"),
     ],
 )
@@ -375,6 +377,9 @@ async def test_what_the_provider_cannot_do_is_501_with_a_sentence(
 
 async def test_exec_reaches_its_handler(files: Files) -> None:
     class Runner:
+        async def is_running(self, key: PodKey, container: str) -> bool:
+            return True
+
         async def exec(self, key: PodKey, container: str, command: object, io: ExecIO) -> int:
             return 0
 

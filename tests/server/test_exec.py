@@ -14,6 +14,7 @@ from tests.server.spdy_client import V4, request, upgraded
 from vkubelet.errors import PodNotFoundError, StreamError
 from vkubelet.protocols import spdy
 from vkubelet.provider import ExecIO, TerminalSize
+from vkubelet.server.remote_session import StreamTimeouts
 
 PATH = "/exec/default/web/main"
 OUTPUT = [("command", "cmd"), ("output", "1")]
@@ -114,6 +115,13 @@ async def test_before_v4_success_says_nothing_and_failure_is_text() -> None:
             400,
             "you must specify at least one command for the container",
             id="no command",
+        ),
+        pytest.param(
+            "/exec/default/web/sidecar",
+            OUTPUT,
+            500,
+            'container not found ("sidecar")',
+            id="a container that does not run",
         ),
     ],
 )
@@ -225,7 +233,11 @@ async def test_a_client_that_still_sends_gets_all_output_of_a_command_that_has_e
         await io.stdout.write(bytes(4 * MIB))
         return 3
 
-    async with exec_server(run) as server, upgraded(server.port, PATH, INPUT_OUTPUT) as client:
+    timeouts = StreamTimeouts(linger_s=10)
+    async with (
+        exec_server(run, timeouts=timeouts) as server,
+        upgraded(server.port, PATH, INPUT_OUTPUT) as client,
+    ):
         await client.open("error", "stdin", "stdout")
         for _ in range(20):
             if client.closed or not client.connection.is_open(client.streams["stdin"]):

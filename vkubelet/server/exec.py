@@ -8,24 +8,16 @@ of text, in the kubelet's order and words; whatever happens after it is told on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import structlog
 from aiohttp import web
 
 from vkubelet.errors import StreamError
-from vkubelet.model.keys import PodKey
 from vkubelet.protocols.remote_command import StreamOptions
 from vkubelet.provider import ExecRunner
 from vkubelet.server.remote_session import RemoteCommandServer, RemoteCommandSession
+from vkubelet.server.target import FindPod, container_routes, find_target
 
-__all__ = ["ExecHandler", "FindPod"]
-
-FindPod: TypeAlias = Callable[[str, str, str | None], PodKey | None]
-"""(namespace, name, uid or None for any) to the pod of this node, None if it has no such pod."""
-
-_PATHS = ("/exec/{namespace}/{pod}/{container}", "/exec/{namespace}/{pod}/{uid}/{container}")
+__all__ = ["ExecHandler", "stream_options"]
 
 
 class ExecHandler:
@@ -38,7 +30,7 @@ class ExecHandler:
 
     def routes(self) -> list[web.RouteDef]:
         """GET and POST, with and without the pod's uid in the path."""
-        return [web.route(method, path, self.handle) for path in _PATHS for method in ("GET", "POST")]
+        return list(container_routes("exec", self.handle, ("GET", "POST")))
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """
@@ -46,19 +38,15 @@ class ExecHandler:
 
         Raises:
             StreamError: 400 for options that make no sense or an upgrade that is not to be had, 404 for a
-                pod that is not here.
+                pod that is not here, 500 for a container that does not run.
         """
-        try:
-            options = StreamOptions.from_query(request.query)
-        except ValueError as error:
-            raise StreamError(str(error), status=400) from error
-        path = request.match_info
-        key, container = self._find_pod(path["namespace"], path["pod"], path.get("uid")), path["container"]
-        if key is None:
-            raise StreamError("pod does not exist", status=404)
+        options = stream_options(request)
+        key, container = find_target(request, self._find_pod)
         command = tuple(request.query.getall("command", ()))
         if not command:
             raise StreamError("you must specify at least one command for the container", status=400)
+        if not await self._runner.is_running(key, container):
+            raise StreamError(f'container not found ("{container}")', status=500)
 
         async def run(session: RemoteCommandSession) -> int:
             return await self._runner.exec(key, container, command, session)
@@ -69,3 +57,16 @@ class ExecHandler:
             return await self._streams.serve(
                 request, options, run, failure="error executing command in container"
             )
+
+
+def stream_options(request: web.Request) -> StreamOptions:
+    """
+    The streams that the query asks for.
+
+    Raises:
+        StreamError: 400, it asks for none.
+    """
+    try:
+        return StreamOptions.from_query(request.query)
+    except ValueError as error:
+        raise StreamError(str(error), status=400) from error
