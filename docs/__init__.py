@@ -1,0 +1,1 @@
+"""The documentation: pages, the examples they show, and `generate`, which keeps their facts true."""
