@@ -79,6 +79,7 @@ class FakeApiServer:
         allow: the answer to a SubjectAccessReview, from its spec.
         accepted_token: when set, requests without this bearer token are answered 401.
         bookmark_s: seconds between bookmarks of a watch.
+        version: the answer to ``/version``, None for 404.
     """
 
     objects: FakeObjects = field(default_factory=FakeObjects)
@@ -87,6 +88,7 @@ class FakeApiServer:
     allow: Callable[[Json], bool] = _everybody
     accepted_token: str | None = None
     bookmark_s: float = 60.0
+    version: Json | None = field(default_factory=lambda: {"major": "1", "minor": "36"})
     url: str = ""
     _faults: list[_Fault] = field(default_factory=list)
     _watches: dict[int, web.Request] = field(default_factory=dict)
@@ -221,6 +223,8 @@ class FakeApiServer:
 
     async def _answer(self, request: web.Request, verb: str, body: Json) -> web.StreamResponse:
         match = _PATH.fullmatch(request.path)
+        if request.path == "/version" and self.version is not None:
+            return _json(self.version)
         if match is None:
             raise StatusError(404, "NotFound", "the server could not find the requested resource")
         resource, name, subresource = match["resource"], match["name"], match["subresource"] or ""

@@ -45,11 +45,11 @@ from vkubelet.kube.reflector import Reflector
 from vkubelet.kube.store import Added, Deleted, Modified, Store, StoreEvent
 from vkubelet.logs import get_logger
 from vkubelet.model.keys import PodKey
-from vkubelet.model.node import NodeIdentity
+from vkubelet.model.node import NodeIdentity, declared_features
 from vkubelet.model.observations import PodObservation
 from vkubelet.model.pod import Json, Pod
 from vkubelet.model.references import ServiceData
-from vkubelet.provider import ExecRunner, LogSource, Provider, ProviderContext, StatsSource
+from vkubelet.provider import Attacher, ExecRunner, LogSource, Provider, ProviderContext, StatsSource
 from vkubelet.server.app import KubeletServer, Powers
 from vkubelet.server.auth import Gate
 from vkubelet.server.authentication import make_authenticator
@@ -95,6 +95,7 @@ class _VirtualNode:
         self._started_at = clock.now()
         self._records = PodRecords()
         self._node_changed = asyncio.Event()
+        self._declared_features: tuple[str, ...] = ()
         self._pods: Store[PodKey, Pod] = Store()
         self._pod_lister = PodLister(self._pods)
         self._services: Store[tuple[str, str], ServiceData] = Store()
@@ -230,6 +231,7 @@ class _VirtualNode:
         while not stop.is_set():
             try:
                 await self._client.check_credentials()
+                self._declared_features = declared_features(await self._client.server_version())
                 return self._settings.cluster_id or await self._cluster_id()
             except ApiUnavailableError as error:
                 if limit_s and self._clock.monotonic() - started >= limit_s:
@@ -305,6 +307,7 @@ class _VirtualNode:
             list_running=provider.list_pods,
             logs=provider if isinstance(provider, LogSource) else None,
             exec=provider if isinstance(provider, ExecRunner) else None,
+            attach=provider if isinstance(provider, Attacher) else None,
             stats=provider if isinstance(provider, StatsSource) else None,
             process=process_info(self._settings, started_at=self._started_at),
             health_checks={"syncloop": lambda: None},
@@ -323,6 +326,7 @@ class _VirtualNode:
             port=port,
             labels=settings.node_labels,
             taints=settings.taints,
+            declared_features=self._declared_features,
         )
         return NodeController(
             self._client.nodes,

@@ -263,6 +263,26 @@ async def test_the_cluster_is_known_by_its_system_namespace(
     assert await kube_client.cluster_id() == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "version"),
+    [
+        ({"major": "1", "minor": "36"}, (1, 36)),
+        ({"major": "1", "minor": "36+"}, (1, 36)),
+        ({}, (0, 0)),
+        (None, (0, 0)),
+    ],
+    ids=["plain", "with a provider's suffix", "empty", "not served"],
+)
+async def test_the_version_of_the_api_server(
+    api_server: FakeApiServer,
+    kube_client: KubeClient,
+    answer: dict[str, str] | None,
+    version: tuple[int, int],
+) -> None:
+    api_server.version = answer
+    assert await kube_client.server_version() == version
+
+
 # --- the check at the start
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -207,3 +208,37 @@ def test_the_lease_is_the_nodes_and_is_renewed_without_losing_what_others_put_in
         "leaseDurationSeconds": 40,
         "renewTime": "2026-01-01T00:00:10.000000Z",
     }
+
+
+@pytest.mark.parametrize(
+    ("version", "serves", "declared"),
+    [
+        ((1, 36), True, ("ExtendWebSocketsToKubelet",)),
+        ((1, 37), True, ("ExtendWebSocketsToKubelet",)),
+        ((1, 35), True, ()),
+        ((0, 0), True, ()),
+        ((1, 36), False, ()),
+    ],
+)
+def test_a_feature_is_declared_when_it_holds_and_is_known(
+    version: tuple[int, int], serves: bool, declared: tuple[str, ...]
+) -> None:
+    assert node.declared_features(version, serves_all_over_websocket=serves) == declared
+
+
+def test_declared_features_are_told_and_taken_back() -> None:
+    declaring = dataclasses.replace(IDENTITY, declared_features=("F",))
+    told = node.node_status(declaring, observation(), current=None, now=moment())
+    assert told["declaredFeatures"] == ["F"]
+    silent = node.node_status(IDENTITY, observation(), current=None, now=moment())
+    assert "declaredFeatures" not in silent
+    taken_back = node.node_status(IDENTITY, observation(), current=told, now=moment())
+    assert taken_back["declaredFeatures"] == []
+    assert node.status_changed(told, taken_back)
+
+
+def test_a_feature_that_the_api_server_drops_is_not_written_again_and_again() -> None:
+    declaring = dataclasses.replace(IDENTITY, declared_features=("F",))
+    told = node.node_status(declaring, observation(), current=None, now=moment())
+    kept = {name: value for name, value in told.items() if name != "declaredFeatures"}
+    assert not node.status_changed(kept, told)

@@ -8,6 +8,7 @@ asks and turn answers into values of `model`.
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -101,6 +102,15 @@ class KubeClient(RestClient):
         namespace = await self.get("/api/v1/namespaces/kube-system")
         uid: str = namespace["metadata"]["uid"]
         return uid
+    async def server_version(self) -> tuple[int, int]:
+        """The API server's Kubernetes version, such as (1, 36); (0, 0) when it does not tell."""
+        try:
+            answer = await self.get("/version")
+        except (ForbiddenError, NotFoundError):
+            return 0, 0
+        major, minor = (re.sub(r"\D.*", "", str(answer.get(part, ""))) for part in ("major", "minor"))
+        return int(major or 0), int(minor or 0)
+
 
 
 def _is_untrusted(error: ApiUnavailableError) -> bool:

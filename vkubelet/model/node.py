@@ -25,6 +25,7 @@ __all__ = [
     "LEASE_NAMESPACE",
     "NodeIdentity",
     "NodeTaint",
+    "declared_features",
     "kubelet_version",
     "lease_object",
     "node_labels",
@@ -42,6 +43,14 @@ KUBERNETES_VERSION = "v1.36.0"
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_DURATION_S = 40
 """A lease not renewed for that long lets the node count as gone (kubelet: nodeLeaseDurationSeconds)."""
+
+_WEBSOCKETS_FEATURE = "ExtendWebSocketsToKubelet"
+_WEBSOCKETS_SINCE = (1, 36)
+_SERVES_ALL_OVER_WEBSOCKET = False
+"""
+The feature speaks of exec, attach and port-forward. Exec and attach are served over WebSocket, port-forward
+is not yet; declared now, it would make the API server pass `kubectl port-forward` on to what cannot answer.
+"""
 
 _INFO_FIELDS = (
     "machineID",
@@ -83,6 +92,7 @@ class NodeIdentity:
         addresses: of the machine that serves the kubelet API, primary first.
         port: where it serves it.
         labels: what the operator wants on it; they win over ours.
+        declared_features: as `declared_features` gives them.
     """
 
     node_name: str
@@ -92,6 +102,25 @@ class NodeIdentity:
     port: int
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[NodeTaint, ...] = ()
+    declared_features: tuple[str, ...] = ()
+
+
+def declared_features(
+    server_version: tuple[int, int], *, serves_all_over_websocket: bool = _SERVES_ALL_OVER_WEBSOCKET
+) -> tuple[str, ...]:
+    """
+    `status.declaredFeatures`: promises to the API server and the scheduler, so none before it holds.
+
+    With ``ExtendWebSocketsToKubelet`` the API server passes clients' WebSockets through to this node instead
+    of translating them to SPDY.
+
+    Args:
+        server_version: the API server's, (major, minor); one that does not know the field is not told.
+        serves_all_over_websocket: exec, attach and port-forward.
+    """
+    if serves_all_over_websocket and server_version >= _WEBSOCKETS_SINCE:
+        return (_WEBSOCKETS_FEATURE,)
+    return ()
 
 
 def kubelet_version(provider: str, version: str) -> str:
@@ -170,7 +199,7 @@ def node_status(
         now: the heartbeat of every condition.
     """
     addresses = [{"type": "InternalIP", "address": ip} for ip in identity.addresses]
-    return {
+    status: Json = {
         "capacity": dict(observation.capacity),
         "allocatable": dict(observation.allocatable),
         "conditions": _conditions(observation.conditions, current, now),
@@ -181,6 +210,9 @@ def node_status(
             "kubeletVersion": kubelet_version(identity.provider, identity.version),
         },
     }
+    if identity.declared_features or (current or {}).get("declaredFeatures"):
+        status["declaredFeatures"] = list(identity.declared_features)
+    return status
 
 
 def _conditions(
@@ -221,8 +253,11 @@ def status_changed(old: Json, new: Json) -> bool:
     """
     Whether `new`, ours, says more than that time has passed since `old`, the API server's.
 
-    Heartbeats do not count, nor how a quantity is written, nor what others have added to `old`.
+    Heartbeats do not count, nor how a quantity is written, nor what others have added to `old`, nor that a
+    feature we declare is missing there: an API server may drop it.
     """
+    if set(old.get("declaredFeatures") or ()) - set(new.get("declaredFeatures") or ()):
+        return True
     if any(old.get(name) != new[name] for name in ("addresses", "daemonEndpoints")):
         return True
     if any(_amounts(old.get(name)) != _amounts(new[name]) for name in ("capacity", "allocatable")):
