@@ -9,11 +9,10 @@ for node client certificates where RBAC lets it, for serving certificates never.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from vkubelet.clock import Clock
 from vkubelet.errors import ApiError, ApiUnavailableError, ConflictError
 from vkubelet.kube.rest import RestClient, segment
 from vkubelet.model.pod import Json
@@ -30,6 +30,8 @@ __all__ = ["CertificateRequest", "CertificateRequestApi", "CertificateRequestDen
 
 _PATH = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 _WATCH_S = 300
+_PAUSE_S = 1.0
+"""Between two watches, in case the API server ends each at once."""
 
 
 class CertificateRequestDenied(ApiError):  # noqa: N818 - it is an answer, named like the API's condition
@@ -84,12 +86,20 @@ class CertificateRequest:
 class CertificateRequestApi:
     """CertificateSigningRequests, through a `RestClient`."""
 
-    def __init__(self, client: RestClient) -> None:
+    def __init__(self, client: RestClient, clock: Clock) -> None:
         self._client = client
+        self._clock = clock
 
-    async def obtain(self, request: CertificateRequest, key: ec.EllipticCurvePrivateKey) -> bytes:
+    async def obtain(
+        self, request: CertificateRequest, key: ec.EllipticCurvePrivateKey, pending: Callable[[str], object]
+    ) -> bytes:
         """
         The signed certificate with its chain, in PEM; waits for as long as nobody decides.
+
+        Args:
+            request: what to ask for.
+            key: whose certificate it shall be.
+            pending: told the request's name while nobody has decided, again every few minutes.
 
         Raises:
             CertificateRequestDenied: it will not be signed.
@@ -104,9 +114,11 @@ class CertificateRequestApi:
             present = await self._client.get(f"{_PATH}/{segment(name)}")
             if (certificate := _answer(present)) is not None:
                 return certificate
+            pending(name)
             certificate = await self._watch(name, present["metadata"]["resourceVersion"])
             if certificate is not None:
                 return certificate
+            await self._clock.sleep(_PAUSE_S)
 
     async def _watch(self, name: str, resource_version: str) -> bytes | None:
         params = {"fieldSelector": f"metadata.name={name}", "resourceVersion": resource_version}
@@ -115,7 +127,6 @@ class CertificateRequestApi:
                 for line in lines:
                     if (certificate := _event_answer(line)) is not None:
                         return certificate
-        await asyncio.sleep(0)
         return None
 
 

@@ -4,8 +4,9 @@ A certificate that the cluster signs, on disk, and renewed before it expires.
 As the kubelet's certificate manager: certificate and key stand together in ``<name>-<date>.pem``, and the
 link ``<name>-current.pem`` names the present one, so a reader never sees half a pair and the swap is one
 rename. A key that has been asked for but not answered is kept (``<name>-pending.key``), so a restart waits
-for the same request. Renewal comes when 70 to 90 % of the life is over, each time drawn anew, so that a
-thousand nodes do not ask in one minute.
+for the same request. What is signed is looked at before it is used: it must be for our key, and valid.
+Renewal comes when 70 to 90 % of the life is over, each time drawn anew, so that a thousand nodes do not ask
+in one minute.
 """
 
 from __future__ import annotations
@@ -31,16 +32,21 @@ __all__ = ["CertificateManager", "client_request", "serving_request"]
 
 log = get_logger("certificates")
 
-_FIRST_RETRY_S = 5.0
-_LAST_RETRY_S = 300.0
+_FIRST_RETRY_S = 2.0
+_LAST_RETRY_S = 32.0
+_LAST_RETRY_DENIED_S = 300.0
+_LEAST_LIFE_S = 1.0
+_KEY_BEGIN = b"-----BEGIN PRIVATE KEY-----"
 _NODE_GROUP = "system:nodes"
 
 
 class Signer(Protocol):
     """Whoever answers requests."""
 
-    async def obtain(self, request: CertificateRequest, key: ec.EllipticCurvePrivateKey) -> bytes:
-        """The signed certificate in PEM; raises `ApiError`."""
+    async def obtain(
+        self, request: CertificateRequest, key: ec.EllipticCurvePrivateKey, pending: Callable[[str], object]
+    ) -> bytes:
+        """The signed certificate in PEM; `pending` is told the request's name while nobody decides."""
 
 
 def serving_request(node_name: str, dns_names: tuple[str, ...], ips: tuple[str, ...]) -> CertificateRequest:
@@ -73,6 +79,7 @@ class CertificateManager:
         directory: where its files are; made if need be.
         name: such as ``kubelet-server``.
         on_change: called when the link names another pair.
+        on_pending: called, now and then, with the name of a request that waits for somebody to approve it.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class CertificateManager:
         *,
         clock: Clock,
         on_change: Callable[[], object] = lambda: None,
+        on_pending: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._signer = signer
         self._request = request
@@ -91,20 +99,22 @@ class CertificateManager:
         self._name = name
         self._clock = clock
         self._on_change = on_change
+        self._on_pending = on_pending
 
     @property
     def current_file(self) -> Path:
         """Certificate and key, in one PEM file; may not exist yet."""
         return self._directory / f"{self._name}-current.pem"
 
-    def has_certificate(self) -> bool:
-        """A pair is there that is still valid and says what we ask for."""
+    def is_usable(self) -> bool:
+        """A pair is there that has not expired, though it may be for a name or address of yesterday."""
         certificate = self._current()
-        return (
-            certificate is not None
-            and certificate.not_valid_after_utc > self._clock.now()
-            and _says(certificate, self._request)
-        )
+        return certificate is not None and certificate.not_valid_after_utc > self._clock.now()
+
+    def has_certificate(self) -> bool:
+        """A pair is there that has not expired and says what we ask for."""
+        certificate = self._current()
+        return certificate is not None and self.is_usable() and _says(certificate, self._request)
 
     async def ensure(self) -> Path:
         """The pair, once there is one: at once if a good one is on disk, else when the cluster has signed."""
@@ -117,9 +127,9 @@ class CertificateManager:
         while True:
             await self.ensure()
             certificate = self._current()
-            assert certificate is not None
-            await self._clock.sleep(_renewal_in_s(certificate, self._clock.now()))
-            await self._renew_until_done()
+            if certificate is not None:  # else somebody removed it just now
+                await self._clock.sleep(_renewal_in_s(certificate, self._clock.now()))
+                await self._renew_until_done()
 
     async def _renew_until_done(self) -> None:
         delay_s = _FIRST_RETRY_S
@@ -127,20 +137,25 @@ class CertificateManager:
             try:
                 await self.renew()
             except CertificateRequestDenied as error:
-                log.error("certificate was denied, will be asked for anew", name=self._name, error=str(error))
+                log.error(
+                    "certificate was refused, will be asked for anew", name=self._name, error=str(error)
+                )
                 self._pending_file.unlink(missing_ok=True)
+                longest_s = _LAST_RETRY_DENIED_S
             except ApiError as error:
                 log.warning("certificate was not obtained yet", name=self._name, error=str(error))
+                longest_s = _LAST_RETRY_S
             else:
                 return
-            await self._clock.sleep(delay_s * random.uniform(1.0, 1.25))
-            delay_s = min(delay_s * 2, _LAST_RETRY_S)
+            await self._clock.sleep(min(delay_s, longest_s) * random.uniform(1.0, 1.25))
+            delay_s = min(delay_s * 2, _LAST_RETRY_DENIED_S)
 
     async def renew(self) -> None:
         """
         Ask for a new certificate and put it in place.
 
         Raises:
+            CertificateRequestDenied: it was refused, or is of no use.
             ApiError: it was not given.
             ConfigurationError: the directory cannot be written.
         """
@@ -151,13 +166,26 @@ class CertificateManager:
             request=self._request.name(key),
             signer=self._request.signer_name,
         )
-        certificate = await self._signer.obtain(self._request, key)
+        certificate = await self._signer.obtain(self._request, key, self._on_pending)
+        self._check(certificate, key)
         try:
             self._store(certificate, key)
         except OSError as error:
             raise self._not_writable(error) from error
         log.info("certificate obtained", name=self._name, file=str(self.current_file))
         self._on_change()
+
+    def _check(self, pem: bytes, key: ec.EllipticCurvePrivateKey) -> None:
+        try:
+            certificate = x509.load_pem_x509_certificate(pem)
+        except ValueError as error:
+            raise CertificateRequestDenied("the signer's answer is no certificate in PEM") from error
+        if certificate.public_key() != key.public_key():
+            raise CertificateRequestDenied("the signer's certificate is for another key")
+        if certificate.not_valid_after_utc <= self._clock.now() + datetime.timedelta(seconds=_LEAST_LIFE_S):
+            raise CertificateRequestDenied(
+                f"the signer's certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+            )
 
     # --- files ----------------------------------------------------------------------------------------
 
@@ -196,10 +224,14 @@ class CertificateManager:
                 old.unlink()
 
     def _current(self) -> x509.Certificate | None:
+        """The certificate on disk, None unless its key stands beside it."""
         try:
-            return x509.load_pem_x509_certificate(self.current_file.read_bytes())
+            pem = self.current_file.read_bytes()
+            certificate = x509.load_pem_x509_certificate(pem)
+            key = serialization.load_pem_private_key(pem[pem.rindex(_KEY_BEGIN) :], None)
         except (OSError, ValueError):
             return None
+        return certificate if certificate.public_key() == key.public_key() else None
 
     def _not_writable(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(f"--root-dir: cannot write to {self._directory}: {error.strerror}")

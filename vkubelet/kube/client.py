@@ -57,7 +57,12 @@ class KubeClient(RestClient):
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, kubeconfig: Path | None, *, clock: Clock | None = None, connections: int = 32
+        cls,
+        kubeconfig: Path | None,
+        *,
+        clock: Clock | None = None,
+        connections: int = 32,
+        option: str = "--kubeconfig",
     ) -> AsyncIterator[Self]:
         """
         A client for the cluster of `kubeconfig`, or for the one this pod runs in when that is None.
@@ -65,9 +70,9 @@ class KubeClient(RestClient):
         Nothing is sent yet: `check_credentials` does.
 
         Raises:
-            ConfigurationError: the kubeconfig cannot be used.
+            ConfigurationError: the kubeconfig cannot be used; the sentence names `option`.
         """
-        credentials = await Credentials.load(kubeconfig, clock or SystemClock())
+        credentials = await Credentials.load(kubeconfig, clock or SystemClock(), option)
         async with cls(credentials, connections=connections) as client:
             yield client
 
@@ -97,11 +102,6 @@ class KubeClient(RestClient):
         if user.name == "system:anonymous":
             raise ConfigurationError(f"{source}: {self.credentials.server} does not know these credentials")
 
-    async def cluster_id(self) -> str:
-        """The uid of the namespace ``kube-system``: another one for each cluster, and never changing."""
-        namespace = await self.get("/api/v1/namespaces/kube-system")
-        uid: str = namespace["metadata"]["uid"]
-        return uid
     async def server_version(self) -> tuple[int, int]:
         """The API server's Kubernetes version, such as (1, 36); (0, 0) when it does not tell."""
         try:
@@ -111,6 +111,11 @@ class KubeClient(RestClient):
         major, minor = (re.sub(r"\D.*", "", str(answer.get(part, ""))) for part in ("major", "minor"))
         return int(major or 0), int(minor or 0)
 
+    async def cluster_id(self) -> str:
+        """The uid of the namespace ``kube-system``: another one for each cluster, and never changing."""
+        namespace = await self.get("/api/v1/namespaces/kube-system")
+        uid: str = namespace["metadata"]["uid"]
+        return uid
 
 
 def _is_untrusted(error: ApiUnavailableError) -> bool:

@@ -96,16 +96,21 @@ class Credentials:
         self._load_certificate()
 
     @classmethod
-    async def load(cls, kubeconfig: Path | None, clock: Clock) -> Credentials:
+    async def load(cls, kubeconfig: Path | None, clock: Clock, option: str = "--kubeconfig") -> Credentials:
         """
         Read `kubeconfig`, or use the pod's service account when it is None.
 
         Raises:
-            ConfigurationError: it cannot be used; the sentence names ``--kubeconfig``.
+            ConfigurationError: it cannot be used; the sentence names `option`.
         """
         if kubeconfig is None:
             return _from_service_account(clock)
-        return await _from_kubeconfig(kubeconfig, clock)
+        return await _from_kubeconfig(kubeconfig, clock, f"{option} {kubeconfig}")
+
+    @property
+    def certificate_file(self) -> Path | None:
+        """The client certificate's file; gone meanwhile, if it stood in the kubeconfig itself."""
+        return Path(self._loaded.cert_file) if self._loaded.cert_file else None
 
     @property
     def authorization(self) -> str | None:
@@ -154,6 +159,18 @@ class Credentials:
                 "have a new one signed, or name another kubeconfig"
             )
 
+    def reload_certificate(self) -> None:
+        """
+        Show a client certificate whose file was replaced, on connections made from now on.
+
+        Raises:
+            ConfigurationError: it cannot be used; what we had stays in use.
+        """
+        try:
+            self._load_certificate()
+        except OSError as error:
+            raise ConfigurationError(f"{self.source}: credentials cannot be renewed: {error}") from error
+
     def _load_certificate(self) -> None:
         """Put the client certificate into the TLS context if its file is not the one that is in there."""
         path = self._loaded.cert_file
@@ -177,8 +194,7 @@ class Credentials:
 # --- the two sources --------------------------------------------------------------------------------------
 
 
-async def _from_kubeconfig(path: Path, clock: Clock) -> Credentials:
-    source = f"--kubeconfig {path}"
+async def _from_kubeconfig(path: Path, clock: Clock, source: str) -> Credentials:
     if not path.is_file():  # noqa: ASYNC240 - once, at the start
         raise ConfigurationError(f"{source}: there is no such file")
     _check_shape(path, source)

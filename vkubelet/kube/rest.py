@@ -17,7 +17,7 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Literal, Self
 from urllib.parse import quote, urlencode
 
@@ -26,6 +26,7 @@ import orjson
 import structlog
 from yarl import URL
 
+from vkubelet.clock import Clock
 from vkubelet.errors import (
     ApiError,
     ApiUnavailableError,
@@ -100,23 +101,38 @@ class RestClient:
             self._options["proxy"] = credentials.proxy
         if credentials.server_hostname:
             self._options["server_hostname"] = credentials.server_hostname
-        self._exit = AsyncExitStack()
         self._session: aiohttp.ClientSession
         self._watch_session: aiohttp.ClientSession
 
     async def __aenter__(self) -> Self:
         """Open the sessions; nothing is sent yet."""
-        timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
-        enter = self._exit.enter_async_context
-        self._session = await enter(self._new_session(self._connections, timeout))
-        self._watch_session = await enter(
-            self._new_session(0, aiohttp.ClientTimeout(sock_connect=_CONNECT_S))
-        )
+        self._open_sessions()
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
         """Close every connection."""
-        await self._exit.aclose()
+        await self._watch_session.close()
+        await self._session.close()
+
+    def _open_sessions(self) -> None:
+        timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+        self._session = self._new_session(self._connections, timeout)
+        self._watch_session = self._new_session(0, aiohttp.ClientTimeout(sock_connect=_CONNECT_S))
+
+    async def renew_connections(self, clock: Clock) -> None:
+        """
+        Go on with new connections, for a client certificate that was replaced: TLS shows it once for each.
+
+        Watches are broken off and go on where they were, as the kubelet's do; requests under way get the
+        time that they would have anyway, for which this waits.
+        """
+        session, watch_session = self._session, self._watch_session
+        self._open_sessions()
+        try:
+            await watch_session.close()
+            await clock.sleep(_CONNECT_S + _SILENCE_S)
+        finally:
+            await session.close()
 
     async def get(self, path: str, **params: str) -> Json:
         """The object at `path`."""
