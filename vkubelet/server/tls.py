@@ -23,14 +23,16 @@ from cryptography import x509
 
 from vkubelet.clock import Clock
 from vkubelet.errors import ConfigurationError
+from vkubelet.settings.tls_names import TLS12_CIPHER_SUITES, TLSVersion
 
-__all__ = ["ClientTrust", "ServingTLS", "TLSFiles", "trust_of"]
+__all__ = ["ClientTrust", "ServingTLS", "TLSFiles", "TLSPolicy", "trust_of"]
 
 log = structlog.get_logger(__name__)
 
 _RELOAD_INTERVAL_S: Final = 10.0
-_TLS12_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Forward secrecy and authenticated encryption; TLS 1.3 has nothing else."""
+_GOOD_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""For TLS 1.2: forward secrecy and authenticated encryption; TLS 1.3 has nothing else."""
+_VERSIONS: Final = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,30 @@ class TLSFiles:
     client_ca: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TLSPolicy:
+    """
+    How connections are protected.
+
+    Attributes:
+        min_version: the oldest version of TLS.
+        cipher_suites: by their IANA names; empty for a good choice. Without one for TLS 1.2 that version is
+            not served, as in Go.
+    """
+
+    min_version: TLSVersion = "VersionTLS12"
+    cipher_suites: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ClientTrust:
     """Who may sign client certificates; the same object as long as the file says the same."""
 
     pem: str
     authorities: tuple[x509.Certificate, ...]
+
+
+_POLICY: Final = TLSPolicy()
 
 
 class _ServingContext(ssl.SSLContext):
@@ -70,12 +90,13 @@ class ServingTLS:
         ConfigurationError: a file cannot be read or does not hold what it should.
     """
 
-    def __init__(self, files: TLSFiles, clock: Clock) -> None:
+    def __init__(self, files: TLSFiles, clock: Clock, policy: TLSPolicy = _POLICY) -> None:
         self._files = files
+        self._policy = policy
         self._clock = clock
         self._seen = _fingerprints(files)
         self._last_problem = ""
-        self._present = _load(files, None)
+        self._present = _load(files, policy, None)
         self._entrance = self._present
         self._entrance.sni_callback = self._choose_context
 
@@ -109,7 +130,7 @@ class ServingTLS:
             seen = _fingerprints(self._files)
             if seen == self._seen:
                 return False
-            self._present = _load(self._files, self._present.client_trust)
+            self._present = _load(self._files, self._policy, self._present.client_trust)
         except ConfigurationError as error:
             self._warn_once(str(error))
             return False
@@ -149,10 +170,9 @@ def _fingerprint(path: Path | None, option: str) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _load(files: TLSFiles, known: ClientTrust | None) -> _ServingContext:
+def _load(files: TLSFiles, policy: TLSPolicy, known: ClientTrust | None) -> _ServingContext:
     context = _ServingContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_TLS12_CIPHERS)
+    _apply(policy, context)
     context.set_alpn_protocols(["http/1.1"])
     # A resumed session would bring along the client's identity of back then.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
@@ -165,6 +185,14 @@ def _load(files: TLSFiles, known: ClientTrust | None) -> _ServingContext:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # each one in the file is an anchor, as in Go
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
+
+
+def _apply(policy: TLSPolicy, context: ssl.SSLContext) -> None:
+    context.minimum_version = _VERSIONS[policy.min_version]
+    names = [TLS12_CIPHER_SUITES[name] for name in policy.cipher_suites if name in TLS12_CIPHER_SUITES]
+    if policy.cipher_suites and not names:
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_ciphers(":".join(names) or _GOOD_CIPHERS)
 
 
 def _load_certificate(context: ssl.SSLContext, files: TLSFiles) -> None:
