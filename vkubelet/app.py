@@ -49,7 +49,15 @@ from vkubelet.model.node import NodeIdentity, declared_features
 from vkubelet.model.observations import PodObservation
 from vkubelet.model.pod import Json, Pod
 from vkubelet.model.references import ServiceData
-from vkubelet.provider import Attacher, ExecRunner, LogSource, Provider, ProviderContext, StatsSource
+from vkubelet.provider import (
+    Attacher,
+    ExecRunner,
+    LogSource,
+    PortForwarder,
+    Provider,
+    ProviderContext,
+    StatsSource,
+)
 from vkubelet.server.app import KubeletServer, Powers
 from vkubelet.server.auth import Gate
 from vkubelet.server.authentication import make_authenticator
@@ -308,6 +316,7 @@ class _VirtualNode:
             logs=provider if isinstance(provider, LogSource) else None,
             exec=provider if isinstance(provider, ExecRunner) else None,
             attach=provider if isinstance(provider, Attacher) else None,
+            port_forward=provider if isinstance(provider, PortForwarder) else None,
             stats=provider if isinstance(provider, StatsSource) else None,
             process=process_info(self._settings, started_at=self._started_at),
             health_checks={"syncloop": lambda: None},

@@ -78,7 +78,7 @@ async def connect_port(network: PodNetwork, port: int) -> tcp.TcpConnection:
     failures = []
     for host in network.hosts:
         try:
-            return await tcp.connect(_socket_for(host), host, port)
+            return await tcp.connect(tcp.socket_for(host), host, port)
         except OSError as error:
             failures.append(f"failed to connect to {_endpoint(host, port)}: {tcp.reason(error)}")
     told = ", ".join(failures) or f"failed to connect to port {port}: the pod has no address"
@@ -112,10 +112,6 @@ async def _connect_in(namespace: NetworkNamespace, port: int) -> tcp.TcpConnecti
         f"IPv4: {over_ipv4}, IPv6: {over_ipv6}",
         status=500,
     )
-
-
-def _socket_for(host: str) -> socket.socket:
-    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
 
 
 def _endpoint(host: str, port: int) -> str:

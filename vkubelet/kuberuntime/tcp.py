@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 
-__all__ = ["TcpConnection", "connect", "reason"]
+__all__ = ["TcpConnection", "connect", "reason", "socket_for"]
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -63,6 +63,11 @@ async def connect(
         sock.close()
         raise
     return TcpConnection(sock)
+
+
+def socket_for(host: str) -> socket.socket:
+    """A TCP socket for an IP address."""
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
 
 
 def reason(error: OSError) -> str:

@@ -40,6 +40,7 @@ __all__ = [
     "data_channel",
     "error_channel",
     "greeting",
+    "is_tunnel",
     "negotiate",
     "parse_port",
     "parse_ports",
@@ -62,6 +63,11 @@ RequestId: TypeAlias = str | int
 def negotiate(offered: Sequence[str]) -> bool:
     """Whether a client that offers these values of ``X-Stream-Protocol-Version`` can be served."""
     return any(name.strip() == PROTOCOL for value in offered for name in value.split(","))
+
+
+def is_tunnel(subprotocol: str) -> bool:
+    """Whether a WebSocket subprotocol asks for a tunnel, of whatever protocol."""
+    return subprotocol.startswith("SPDY/3.1+") and subprotocol.endswith(".k8s.io")
 
 
 def parse_port(text: str) -> int:

@@ -31,7 +31,7 @@ from vkubelet.errors import (
     StreamError,
     VirtualKubeletError,
 )
-from vkubelet.provider import Attacher, ExecRunner, LogSource, StatsSource
+from vkubelet.provider import Attacher, ExecRunner, LogSource, PortForwarder, StatsSource
 from vkubelet.server.auth import Gate
 from vkubelet.server.commands import command_routes
 from vkubelet.server.container_logs import container_log_endpoints
@@ -39,6 +39,7 @@ from vkubelet.server.endpoint import Endpoint, Handler
 from vkubelet.server.health import HealthCheck, health_endpoints
 from vkubelet.server.metrics import is_long_running, metrics_endpoints, path_bucket
 from vkubelet.server.pods import ListRunning, PodLookup, pod_endpoints
+from vkubelet.server.port_forward import PortForwardServer, port_forward_routes
 from vkubelet.server.remote_session import RemoteCommandServer
 from vkubelet.server.stats import stats_endpoints
 from vkubelet.server.tls import ServingTLS
@@ -75,6 +76,7 @@ class Powers:
     logs: LogSource | None = None
     exec: ExecRunner | None = None
     attach: Attacher | None = None
+    port_forward: PortForwarder | None = None
     stats: StatsSource | None = None
     process: ProcessInfo | None = None
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
@@ -102,7 +104,8 @@ class KubeletServer:
         self._clock = clock
         self._shutdown_timeout_s = shutdown_timeout_s
         self._streams = RemoteCommandServer(clock)
-        self._routes = _routes(powers, self._streams, gate.node_name, clock)
+        self._forwards = PortForwardServer(clock)
+        self._routes = _routes(powers, self._streams, self._forwards, gate.node_name, clock)
         self._requests: set[asyncio.Task[object]] = set()
 
     @property
@@ -150,9 +153,11 @@ class KubeletServer:
 
     async def _end_requests(self, _: web.Application) -> None:
         """Let the running requests finish in time, then end them."""
+        self._forwards.drain()
         await _finished(self._requests, self._shutdown_timeout_s)
-        if self._streams.open_connections:
+        if self._streams.open_connections or self._forwards.open_connections:
             self._streams.shutdown()
+            self._forwards.shutdown()
             await _finished(self._requests, _END_OF_STREAMS_S)
         for request in self._requests:
             request.cancel()
@@ -200,7 +205,9 @@ class KubeletServer:
             return _cut_off(request)
 
 
-def _routes(powers: Powers, streams: RemoteCommandServer, node_name: str, clock: Clock) -> list[web.RouteDef]:
+def _routes(
+    powers: Powers, streams: RemoteCommandServer, forwards: PortForwardServer, node_name: str, clock: Clock
+) -> list[web.RouteDef]:
     """Everything that is served: a new family is a line here."""
     endpoints = (
         *health_endpoints(powers.health_checks, powers.readiness_checks),
@@ -213,6 +220,7 @@ def _routes(powers: Powers, streams: RemoteCommandServer, node_name: str, clock:
     rows = [row for endpoint in endpoints for row in endpoint.routes()] + command_routes(
         powers.pods, powers.exec, powers.attach, streams
     )
+    rows += port_forward_routes(powers.pods, powers.port_forward, forwards)
     if powers.process is not None:
         zpages = zpage_endpoints(powers.process, (row.path for row in rows), clock)
         rows += [row for endpoint in zpages for row in endpoint.routes()]

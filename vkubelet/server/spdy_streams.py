@@ -74,6 +74,8 @@ class SpdyStreams(Streams):
                 pass  # neither means anything to a server of Kubernetes' streams
 
     def _open(self, event: spdy.StreamOpened) -> None:
+        if not self._spdy.is_open(event.stream_id):
+            return  # what was read with it has ended it again
         channel = Channel(self, event.stream_id, event.headers)
         if not self._accept(channel):
             self._spdy.reset(event.stream_id, spdy.ResetStatus.REFUSED_STREAM)

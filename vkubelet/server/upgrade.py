@@ -29,7 +29,17 @@ from vkubelet.protocols.remote_command import (
     negotiate,
 )
 
-__all__ = ["SpdyUpgrade", "WebSocketUpgrade", "is_websocket", "remote_command_upgrade", "websocket_headers"]
+__all__ = [
+    "SpdyUpgrade",
+    "WebSocketUpgrade",
+    "is_websocket",
+    "no_common_protocol",
+    "no_common_subprotocol",
+    "offered_protocols",
+    "remote_command_upgrade",
+    "spdy_headers",
+    "websocket_headers",
+]
 
 _SPDY = "SPDY/3.1"
 _PROTOCOL_HEADER = "X-Stream-Protocol-Version"
@@ -85,16 +95,21 @@ def remote_command_upgrade(request: web.Request) -> SpdyUpgrade | WebSocketUpgra
     """
     if is_websocket(request):
         return _websocket_upgrade(request)
-    offered = _offered_versions(request)
+    offered = offered_protocols(request)
     version = negotiate(offered, SPDY_VERSIONS)
     if version is None:
-        return _no_common_version(offered)
-    return SpdyUpgrade(version, {"Upgrade": _SPDY, _PROTOCOL_HEADER: version.protocol})
+        return no_common_protocol(offered, [version.protocol for version in SPDY_VERSIONS])
+    return SpdyUpgrade(version, spdy_headers(version.protocol))
 
 
 def is_websocket(request: web.Request) -> bool:
     """Whether the client wants a WebSocket."""
     return _wants_upgrade(request) and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
+
+
+def spdy_headers(protocol: str) -> dict[str, str]:
+    """The headers of the 101 for SPDY, on which `protocol` is spoken."""
+    return {"Upgrade": _SPDY, _PROTOCOL_HEADER: protocol}
 
 
 def websocket_headers(request: web.Request, subprotocol: str) -> dict[str, str]:
@@ -119,10 +134,7 @@ def _websocket_upgrade(request: web.Request) -> WebSocketUpgrade | web.Response:
     offered = websocket.offered_subprotocols(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, []))
     subprotocol = negotiate_subprotocol(offered)
     if subprotocol is None:
-        accepted = ", ".join(each.name for each in REMOTE_COMMAND_SUBPROTOCOLS)
-        return web.Response(
-            status=403, text=f"unable to upgrade: no WebSocket subprotocol in common, accepted: {accepted}\n"
-        )
+        return no_common_subprotocol([each.name for each in REMOTE_COMMAND_SUBPROTOCOLS])
     return WebSocketUpgrade(subprotocol, websocket_headers(request, subprotocol.name))
 
 
@@ -130,7 +142,13 @@ def _wants_upgrade(request: web.Request) -> bool:
     return "upgrade" in request.headers.get(hdrs.CONNECTION, "").lower()
 
 
-def _offered_versions(request: web.Request) -> Sequence[str]:
+def offered_protocols(request: web.Request) -> Sequence[str]:
+    """
+    What a client that asks for SPDY offers to speak on it.
+
+    Raises:
+        StreamError: 400 for a request that asks for no upgrade, or for none that we know.
+    """
     if not _wants_upgrade(request) or _SPDY.lower() not in request.headers.get(hdrs.UPGRADE, "").lower():
         raise StreamError(f"unable to upgrade: only {_SPDY} and WebSocket are served here", status=400)
     offered = request.headers.getall(_PROTOCOL_HEADER, [])
@@ -141,8 +159,16 @@ def _offered_versions(request: web.Request) -> Sequence[str]:
     return offered
 
 
-def _no_common_version(offered: Sequence[str]) -> web.Response:
-    accepted = [version.protocol for version in SPDY_VERSIONS]
+def no_common_subprotocol(accepted: Sequence[str]) -> web.Response:
+    """The answer to a client whose WebSocket subprotocols we do not speak."""
+    return web.Response(
+        status=403,
+        text=f"unable to upgrade: no WebSocket subprotocol in common, accepted: {', '.join(accepted)}\n",
+    )
+
+
+def no_common_protocol(offered: Sequence[str], accepted: Sequence[str]) -> web.Response:
+    """The answer to a client whose protocols over SPDY we do not speak."""
     return web.Response(
         status=403,
         text="unable to upgrade: unable to negotiate protocol: "
