@@ -133,6 +133,18 @@ def test_a_nodes_own_identity_is_enough(make_vkubelet: MakeVkubelet, kubectl: Ku
         kubectl.run("delete", "pod", "on-it", "--timeout=30s")
 
 
+def test_a_pod_costs_one_write_up_to_ready(
+    cluster: Cluster, vkubelet_memory: Vkubelet, kubectl: Kubectl, namespace: str
+) -> None:
+    """Where containers start at once; no reads at all, since the watch shows everything."""
+    kubectl.apply(manifests.deployment("light", vkubelet_memory.node_name, 5))
+    kubectl.run("rollout", "status", "deployment/light", "--timeout=60s", timeout_s=90)
+    for pod in kubectl.items("pods"):
+        requests = cluster.audit.requests("pods", pod["metadata"]["name"], namespace)
+        ours = [(each.verb, each.subresource) for each in requests if each.user == "vkubelet"]
+        assert ours == [("patch", "status")]
+
+
 # --- what others do to it ---------------------------------------------------------------------------------
 
 

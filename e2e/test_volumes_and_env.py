@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -60,6 +61,10 @@ ENVIRONMENT: list[dict[str, Any]] = [
     {"name": "SHAPE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "shape"}}},
     {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "credentials", "key": "password"}}},
     {"name": "NOT_THERE", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k", "optional": True}}},
+]
+
+WITH_SECRET = [
+    {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "credentials", "key": "password"}}}
 ]
 
 WITH_ENVIRONMENT = manifests.pod(
@@ -311,10 +316,33 @@ def test_a_changed_config_map_reaches_the_files(kubectl: Kubectl) -> None:
 
 
 @pytest.mark.usefixtures("environment")
-def test_no_secret_is_in_the_log(kubectl: Kubectl, vkubelet_docker: Vkubelet) -> None:
+def test_no_secret_is_in_the_log(
+    make_vkubelet: Callable[..., Vkubelet], kubectl: Kubectl, vkubelet_docker: Vkubelet
+) -> None:
+    """Also where everything is logged, and where something about the secret is wrong."""
+    with make_vkubelet("docker", "talkative", arguments=["--log-level", "debug"]) as talkative:
+        containers = [
+            container(
+                env=WITH_SECRET,
+                volumeMounts=[{"name": "credentials", "mountPath": "/credentials"}],
+                args=["$(PASSWORD)"],
+            ),
+            container("broken", ["/no/such/command", "$(PASSWORD)"], env=WITH_SECRET),
+        ]
+        volumes = [{"name": "credentials", "secret": {"secretName": "credentials"}}]
+        kubectl.apply(manifests.pod("secretive", "talkative", containers=containers, volumes=volumes))
+        kubectl.wait_until(
+            "pod",
+            "secretive",
+            lambda pod: pods.last_terminated(pod, "broken") and pods.container_status(pod).get("started"),
+            describe="one container to run and one to fail",
+        )
+        kubectl.run("exec", "secretive", "--container=main", "--", "cat", "/credentials/key")
+        kubectl.run("delete", "pod", "secretive", "--timeout=30s")
     token = in_volumes(kubectl, "cat /var/run/secrets/kubernetes.io/serviceaccount/token")
-    log = vkubelet_docker.log_file.read_text()
-    for secret in (ENV_SECRET, FILE_SECRET, token):
-        assert secret not in log
-        assert base64.b64encode(secret.encode()).decode() not in log
-    assert not re.search(r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}", log), "a token"
+    said = kubectl.run("get", "events", "--output=json")
+    for text in (vkubelet_docker.log_file.read_text(), talkative.log_file.read_text(), said):
+        for secret in (ENV_SECRET, FILE_SECRET, token):
+            assert secret not in text
+            assert base64.b64encode(secret.encode()).decode() not in text
+        assert not re.search(r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}", text), "a token"
