@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
 import orjson
@@ -30,9 +30,11 @@ from providers.docker import (
     translate,
 )
 from providers.docker.client import EngineClient, EngineError
+from providers.docker.concurrency import gather
 from providers.docker.labels import Owner
 from providers.docker.oom import OomScores
 from providers.docker.settings import DockerSettings, endpoint
+from providers.docker.stats import EngineStats
 from vkubelet.errors import PodNotFoundError, ProviderError, ProviderUnavailableError
 from vkubelet.kuberuntime.contract import (
     ContainerConfig,
@@ -74,6 +76,7 @@ class DockerRuntime(ContainerRuntime):
         self._sandbox_image = images.SandboxImage(
             self._client, self._clock, settings.sandbox_images, context.host.node_changed
         )
+        self._stats = EngineStats(self._client, self._clock, context.root_dir)
         self._oom = OomScores()
         self._inspecting = asyncio.Semaphore(_PARALLEL_INSPECTS)
         self._final: dict[str, ContainerInfo] = {}
@@ -82,9 +85,11 @@ class DockerRuntime(ContainerRuntime):
         self._signalled: set[str] = set()
         self._last_node: NodeObservation | None = None
 
-    def running(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
         """Connected from entry to exit; the engine need not answer yet."""
-        return self._client.running()
+        async with self._client.running(), aclosing(self._stats):
+            yield
 
     # --- observing -----------------------------------------------------------------------------------------
 
@@ -125,8 +130,10 @@ class DockerRuntime(ContainerRuntime):
         found = await self._observed(await self._list(key))
         return found.get(key) or RuntimePod(key)
 
-    async def _list(self, key: PodKey | None) -> list[dict[str, Any]]:
-        filters = orjson.dumps(labels.pod_filters(self._owner, key)).decode()
+    async def _list(
+        self, key: PodKey | None, more: Mapping[str, list[str]] | None = None
+    ) -> list[dict[str, Any]]:
+        filters = orjson.dumps({**labels.pod_filters(self._owner, key), **(more or {})}).decode()
         summaries: list[dict[str, Any]] = await self._client.get(
             "/containers/json", {"all": "1", "filters": filters}
         )
@@ -134,7 +141,7 @@ class DockerRuntime(ContainerRuntime):
 
     async def _observed(self, summaries: Sequence[Mapping[str, Any]]) -> dict[PodKey, RuntimePod]:
         wanted = [s for s in summaries if not labels.is_sandbox(s.get("Labels") or {})]
-        infos = await _gather(self._info(summary) for summary in wanted)
+        infos = await gather((self._info(summary) for summary in wanted), "inspect container")
         known = {info.id: info for info in infos if info is not None}
         return status.runtime_pods([await self._up_to_date(summary) for summary in summaries], known)
 
@@ -373,12 +380,13 @@ class DockerRuntime(ContainerRuntime):
     # --- statistics ----------------------------------------------------------------------------------------
 
     async def list_pod_sandbox_stats(self, *, only_cpu_and_memory: bool) -> Sequence[PodStats]:
-        """Nothing yet."""
-        return ()
+        """The running ones, without waiting for a second reading."""
+        running = await self._list(None, {"status": ["running"]})
+        return await self._stats.pods(running, brief=only_cpu_and_memory)
 
     async def node_stats(self, *, only_cpu_and_memory: bool) -> NodeStats | None:
-        """Nothing yet."""
-        return None
+        """This machine, where the engine runs on it."""
+        return await self._stats.node(brief=only_cpu_and_memory)
 
     # --- single steps --------------------------------------------------------------------------------------
 
@@ -434,15 +442,3 @@ class DockerRuntime(ContainerRuntime):
             await self._clock.sleep(delay_s)
             delay_s *= 2
         raise ProviderUnavailableError(f"the container {container} is still being removed")
-
-
-async def _gather(
-    inspections: Iterable[Coroutine[Any, Any, ContainerInfo | None]],
-) -> list[ContainerInfo | None]:
-    """The results in order; the first error ends the others."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(inspection, name="inspect container") for inspection in inspections]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]

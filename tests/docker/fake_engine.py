@@ -41,6 +41,8 @@ class FakeContainer:
     Attributes:
         stubborn: it ignores its stop signal.
         listed_as: the state that lists still show, "" for the present one: they lag behind events.
+        details: further fields of its inspection.
+        stats: what ``/stats`` answers.
     """
 
     id: str
@@ -55,6 +57,8 @@ class FakeContainer:
     oom_killed: bool = False
     stubborn: bool = False
     listed_as: str = ""
+    details: Json = field(default_factory=dict)
+    stats: Json = field(default_factory=dict)
     starts: int = 0
     signals: list[str] = field(default_factory=list)
     log: list[bytes] = field(default_factory=list)
@@ -84,7 +88,9 @@ class FakeContainer:
                 "Error": self.error,
                 "StartedAt": self.started_at,
                 "FinishedAt": self.finished_at,
+                **self.details.get("State", {}),
             },
+            **{name: value for name, value in self.details.items() if name != "State"},
         }
 
     def summary(self) -> Json:
@@ -259,7 +265,8 @@ class FakeEngine:
     def _listed(self, filters: dict[str, list[str]]) -> list[Json]:
         def matches(container: FakeContainer) -> bool:
             pairs = {f"{key}={value}" for key, value in container.labels.items()}
-            return pairs.issuperset(filters["label"])
+            has_status = container.status in filters.get("status", [container.status])
+            return has_status and pairs.issuperset(filters["label"])
 
         return [c.summary() for c in self.containers.values() if matches(c)]
 
@@ -298,6 +305,9 @@ class FakeEngine:
                 if container.running:
                     await container.stopped.wait()
                 await request.answer(200, {"StatusCode": container.exit_code})
+            case "stats":
+                assert request.query == {"stream": "false", "one-shot": "true"}  # else it waits a second
+                await request.answer(200, container.stats)
             case "logs":
                 await request.begin_chunks()
                 for piece in container.log:
