@@ -223,6 +223,17 @@ async def test_the_end_of_the_log_stands_in_for_them(
     assert (state.exit_code, state.message) == (exit_code, message)
 
 
+async def test_an_end_is_never_told_without_its_message(engine: HostEngine) -> None:
+    command = ["sh", "-c", "echo hello; exit 1"]
+    container = container_json(terminationMessagePolicy="FallbackToLogsOnError", command=command)
+    pod = await engine.create(restartPolicy="Never", containers=[container])
+
+    states = [seen.state for told in engine.host.observations[pod.key] for seen in told.containers]
+    messages = [state.message for state in states if isinstance(state, Terminated)]
+    assert messages
+    assert set(messages) == {"hello\n"}
+
+
 # --- the manager alone ------------------------------------------------------------------------------------
 
 

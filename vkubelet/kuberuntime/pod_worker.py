@@ -96,14 +96,16 @@ class PodWorker:
             ProviderError: the runtime cannot be asked, or refuses a step.
         """
         memory.sandbox = None
-        for _ in range(_MAX_ROUNDS):
+        for round_number in range(_MAX_ROUNDS):
             if memory.is_closed:
                 return
             await self._prepare_volumes(memory)
             status = await self._runtime.pod_status(memory.key)
             now = self._clock.now()
             plan = actions.next_actions(memory, status, now)
-            if plan.has_losses or (memory.observation is None and status.containers):
+            is_found = round_number == 0 and memory.observation is None and bool(status.containers)
+            if plan.has_losses or is_found:
+                await self._read_messages(memory, status)
                 self.report(memory, status, plan, now)
             if plan.failure is not None:
                 self._fail(memory, plan.failure, "Normal")
@@ -113,9 +115,13 @@ class PodWorker:
             raise ProviderError(f"{memory.key}: no rest after {_MAX_ROUNDS} rounds")
         memory.sandbox = None
         self._tell_back_offs(memory, plan)
-        await termination_message.read_all(memory, status, self._runtime, self._volumes.pods_dir)
+        await self._read_messages(memory, status)
         self.report(memory, status, plan, now)
         self._look_again(memory, plan, now)
+
+    async def _read_messages(self, memory: PodMemory, status: RuntimePod) -> None:
+        """Before each report: the end of a container is told with its message or not at all."""
+        await termination_message.read_all(memory, status, self._runtime, self._volumes.pods_dir)
 
     def report(self, memory: PodMemory, status: RuntimePod, plan: Plan, now: datetime.datetime) -> None:
         """Tell the host how the pod is, if that is news."""
@@ -192,7 +198,9 @@ class PodWorker:
         elif starts:
             await self._start_all(memory, status, starts)
         if any(self._failed_to_run(memory, action) for action in starts):
-            self.report(memory, await self._runtime.pod_status(memory.key), plan, now)
+            status = await self._runtime.pod_status(memory.key)
+            await self._read_messages(memory, status)
+            self.report(memory, status, plan, now)
         return performed
 
     def _failed_to_run(self, memory: PodMemory, action: StartContainer) -> bool:
