@@ -125,6 +125,7 @@ def make_vkubelet(cluster: Cluster) -> Iterator[Callable[..., Vkubelet]]:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         port: int | None = None,
+        serving_files: bool = True,
     ) -> Vkubelet:
         name = node_name or f"{provider}-{next(_numbers)}"
         made.append(
@@ -135,6 +136,7 @@ def make_vkubelet(cluster: Cluster) -> Iterator[Callable[..., Vkubelet]]:
                 arguments=arguments,
                 environment=environment,
                 port=port,
+                serving_files=serving_files,
             )
         )
         return made[-1]

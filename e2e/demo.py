@@ -200,6 +200,8 @@ def _vkubelet(remembered: Remembered, kubectl: Kubectl, credentials: Credentials
         provider=remembered.provider,
         node_name=remembered.node_name,
         port=remembered.port,
+        # A foreign cluster's administrator may not want to approve a certificate for a demonstration.
+        arguments=[] if remembered.own_cluster else ["--tls-self-signed"],
         detached=True,
     )
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
-from vkubelet import metrics
+from vkubelet import identity, metrics
 from vkubelet.clock import Clock, SystemClock
 from vkubelet.controllers.lease_controller import LeaseController
 from vkubelet.controllers.listers import PodLister, ServiceLister
@@ -58,13 +59,10 @@ from vkubelet.provider import (
     ProviderContext,
     StatsSource,
 )
-from vkubelet.server.app import KubeletServer, Powers
-from vkubelet.server.auth import Gate
-from vkubelet.server.authentication import make_authenticator
-from vkubelet.server.authorization import AlwaysAllow, Authorizer, WebhookAuthorizer
+from vkubelet.server.app import Powers
+from vkubelet.server.listener import bind
 from vkubelet.server.process_info import process_info
-from vkubelet.server.self_signed import ensure_self_signed
-from vkubelet.server.tls import ServingTLS, TLSFiles
+from vkubelet.serving import KubeletApi
 from vkubelet.settings import Settings, installed_providers, installed_version, load_provider_config
 
 __all__ = ["run"]
@@ -89,6 +87,9 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     clock = SystemClock()
+    _allow_many_files()
+    if not await _unless(stop, identity.bootstrap(settings, clock)):
+        return
     async with KubeClient.connect(settings.kubeconfig, clock=clock) as client:
         await _VirtualNode(settings, client, clock).run(stop)
 
@@ -127,29 +128,25 @@ class _VirtualNode:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Start everything, wait for `stop`, end everything."""
-        tls = self._serving_tls()
-        gate = self._gate(tls)
+        settings = self._settings
+        with bind(settings.address, settings.port) as listener:
+            api = KubeletApi(settings, self._client, self._recorder, listener, self._clock)
+            await self._run(api, stop)
+
+    async def _run(self, api: KubeletApi, stop: asyncio.Event) -> None:
         cluster_id = await self._meet_api_server(stop)
         if stop.is_set():
             return
         provider = self._make_provider(cluster_id)
         metrics.set_build_info(installed_version(), provider.name, self._settings.node_name)
         publish_pod_counts(self._records, self._pods)
-        server = KubeletServer(
-            address=self._settings.address,
-            port=self._settings.port,
-            tls=tls,
-            gate=gate,
-            powers=self._powers(provider),
-            clock=self._clock,
-            shutdown_timeout_s=self._settings.shutdown_grace_period_s,
-        )
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(server.running())
+            await stack.enter_async_context(api.running(self._powers(provider)))
             await stack.enter_async_context(provider.running())
-            await stack.enter_async_context(_running(self._recorder.run()))
+            keep_identity = identity.keep_certificate(self._settings, self._client, self._clock)
+            await stack.enter_async_context(_running(self._recorder.run(), keep_identity))
             stack.push_async_callback(self._recorder.flush)
-            await self._serve(provider, server.port, stack, stop)
+            await self._serve(provider, api.port, stack, stop)
 
     async def _serve(self, provider: Provider, port: int, stack: AsyncExitStack, stop: asyncio.Event) -> None:
         references = ReferenceResolver(
@@ -261,31 +258,6 @@ class _VirtualNode:
             service = await self._client.get("/api/v1/namespaces/default/services/kubernetes")
             uid: str = service["metadata"]["uid"]
             return uid
-
-    def _serving_tls(self) -> ServingTLS:
-        settings = self._settings
-        certificate, key = settings.tls_cert_file, settings.tls_private_key_file
-        if certificate is None or key is None:
-            certificate, key = ensure_self_signed(
-                settings.root_dir / "pki",
-                [settings.node_name],
-                [settings.node_ip],
-                self._clock,
-            )
-        return ServingTLS(TLSFiles(certificate, key, settings.client_ca_file), self._clock)
-
-    def _gate(self, tls: ServingTLS) -> Gate:
-        settings, reviews = self._settings, self._client.reviews
-        authenticator = make_authenticator(
-            client_trust=(lambda: tls.client_trust) if settings.client_ca_file else None,
-            review_token=reviews.review_token if settings.authentication_token_webhook else None,
-            anonymous_auth=settings.anonymous_auth,
-            clock=self._clock,
-        )
-        authorizer: Authorizer = AlwaysAllow()
-        if settings.authorization_mode == "Webhook":
-            authorizer = WebhookAuthorizer(reviews.review_access, self._clock)
-        return Gate(authenticator, authorizer, settings.node_name)
 
     def _make_provider(self, cluster_id: str) -> Provider:
         settings = self._settings
@@ -416,6 +388,13 @@ class _VirtualNode:
             async with asyncio.timeout(DRAIN_S):
                 await self._pod_controller.queue.wait_idle()
                 await self._status_manager.queue.wait_idle()
+
+
+def _allow_many_files() -> None:
+    """Each stream takes two or three descriptors; as Go's runtime does, take as many as the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tell_node(node: NodeController, event: StoreEvent[Json]) -> None:

@@ -65,10 +65,11 @@ class Cluster:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         port: int | None = None,
+        serving_files: bool = True,
     ) -> Vkubelet:
-        """One that is not started yet."""
+        """One that is not started yet; without `serving_files` it asks the cluster for a certificate."""
         vkubelet = Vkubelet(
-            issue_credentials(self.control_plane, node_name, identity),
+            issue_credentials(self.control_plane, node_name, identity, serving_files=serving_files),
             self.kubectl,
             self.control_plane.directory / node_name,
             provider=provider,

@@ -43,7 +43,7 @@ class Credentials:
     Attributes:
         kubeconfig: for the API server.
         client_ca_file: who signs the clients of the kubelet API.
-        serving: certificate and key of the kubelet API; None leaves it to vkubelet.
+        serving: certificate and key of the kubelet API; None leaves it to vkubelet, which asks the cluster.
     """
 
     kubeconfig: Path
@@ -57,6 +57,7 @@ def issue_credentials(
     identity: Identity = "vkubelet",
     *,
     validity: datetime.timedelta = datetime.timedelta(days=365),
+    serving_files: bool = True,
 ) -> Credentials:
     """
     Credentials from the cluster's authority.
@@ -66,6 +67,7 @@ def issue_credentials(
         node_name: the node's.
         identity: whose.
         validity: of the client certificate from now on; negative for one that has expired.
+        serving_files: with a serving certificate; without, vkubelet has to ask for one.
     """
     user, groups = (f"system:node:{node_name}", ["system:nodes"]) if identity == "node" else (_USER, [])
     names = [node_name, network.host_ip(), "127.0.0.1", "localhost"]
@@ -73,7 +75,7 @@ def issue_credentials(
     return Credentials(
         kubeconfig=control_plane.issue_kubeconfig(f"{node_name}-{identity}", user, groups, validity=validity),
         client_ca_file=control_plane.authority_file,
-        serving=serving.write(control_plane.directory / "kubelets", node_name),
+        serving=serving.write(control_plane.directory / "kubelets", node_name) if serving_files else None,
     )
 
 
@@ -200,9 +202,13 @@ class Vkubelet:
         """Its Node object, None when there is none."""
         return self._kubectl.get("node", self.node_name)
 
-    def wait_ready(self, timeout_s: float = 45.0) -> None:
+    def wait_ready(self, timeout_s: float = 45.0, *, serving: bool = True) -> None:
         """
         Wait until its node is Ready and its port open, which says that it is this process's doing.
+
+        Args:
+            timeout_s: at the longest.
+            serving: also for its port; not while it has no serving certificate.
 
         Raises:
             HarnessError: it ended; the message has the end of its log.
@@ -215,7 +221,8 @@ class Vkubelet:
                     f"vkubelet {self.node_name} ended with {self.process.exit_code}:\n"
                     + processes.tail(self.log_file)
                 )
-            return network.is_open(self.node_ip, self.port) and node_condition(self.node(), "Ready") == "True"
+            is_open = not serving or network.is_open(self.node_ip, self.port)
+            return is_open and node_condition(self.node(), "Ready") == "True"
 
         wait_until(
             ready,

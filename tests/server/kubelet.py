@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,11 +21,12 @@ from vkubelet.model.access import AccessAttributes, AccessReviewResult, TokenRev
 from vkubelet.model.keys import PodKey
 from vkubelet.model.pod import Pod
 from vkubelet.provider import LogOptions
-from vkubelet.server.app import KubeletServer, Powers
+from vkubelet.server.app import KubeletServer, Limits, Powers
 from vkubelet.server.auth import Gate
 from vkubelet.server.authentication import make_authenticator
 from vkubelet.server.authorization import WebhookAuthorizer
-from vkubelet.server.tls import ServingTLS, TLSFiles
+from vkubelet.server.listener import bind
+from vkubelet.server.tls import ServingTLS, TLSFiles, TLSPolicy
 
 NODE_NAME = "node-1"
 ADMIN_TOKEN = "admin-token"
@@ -162,15 +164,17 @@ async def serving(
     api: ApiServer | None = None,
     clock: Clock | None = None,
     anonymous_auth: bool = False,
+    limits: Limits | None = None,
+    policy: TLSPolicy | None = None,
+    listener: socket.socket | None = None,
     shutdown_timeout_s: float = 5.0,
 ) -> AsyncIterator[Kubelet]:
     """A kubelet with one pod ``default/web`` unless `powers` say otherwise."""
     api = api or ApiServer()
     clock = clock or SystemClock()
-    tls = ServingTLS(files.paths, clock)
+    tls = ServingTLS(files.paths, clock, policy or TLSPolicy())
     server = KubeletServer(
-        address="127.0.0.1",
-        port=0,
+        listener=listener or bind("127.0.0.1", 0),
         tls=tls,
         gate=Gate(
             make_authenticator(
@@ -184,6 +188,7 @@ async def serving(
         ),
         powers=powers or Powers(pods=Pods(make_pod())),
         clock=clock,
+        limits=limits or Limits(),
         shutdown_timeout_s=shutdown_timeout_s,
     )
     async with server.running():

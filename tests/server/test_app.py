@@ -30,11 +30,11 @@ from tests.server.kubelet import (
 )
 from tests.server.pki import DAY, Pair, make_authority
 from vkubelet.clock import SystemClock
-from vkubelet.errors import ConfigurationError, ProviderUnavailableError
+from vkubelet.errors import ProviderUnavailableError
 from vkubelet.model.access import UserInfo
 from vkubelet.model.keys import PodKey
 from vkubelet.provider import ExecIO, LogOptions
-from vkubelet.server.app import KubeletServer, Powers
+from vkubelet.server.app import Powers
 from vkubelet.server.authorization import AlwaysAllow
 
 ENDPOINTS = [
@@ -325,36 +325,6 @@ async def test_a_resumed_session_does_not_bring_back_an_authority_that_was_taken
 
 
 # --- the port, faults and the end -------------------------------------------------------------------------
-
-
-async def test_a_taken_port_is_a_configuration_error_that_names_the_option(files: Files) -> None:
-    async with serving(files) as kubelet:
-        other = KubeletServer(
-            address="127.0.0.1",
-            port=kubelet.server.port,
-            tls=kubelet.tls,
-            gate=kubelet.server._gate,
-            powers=Powers(pods=Pods()),
-            clock=SystemClock(),
-        )
-        with pytest.raises(ConfigurationError, match=f"--port {kubelet.server.port} is taken"):
-            async with other.running():
-                pass
-
-
-async def test_an_address_that_is_not_ours_is_a_configuration_error(files: Files) -> None:
-    async with serving(files) as kubelet:
-        other = KubeletServer(
-            address="192.0.2.1",
-            port=0,
-            tls=kubelet.tls,
-            gate=kubelet.server._gate,
-            powers=Powers(pods=Pods()),
-            clock=SystemClock(),
-        )
-        with pytest.raises(ConfigurationError, match=r"--address 192\.0\.2\.1"):
-            async with other.running():
-                pass
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from tests.clocks import ManualClock
-from tests.server.kubelet import Files, without_client_ca
+from tests.server.kubelet import Files, Kubelet, serving, without_client_ca
 from tests.server.pki import make_authority
 from vkubelet.errors import ConfigurationError
-from vkubelet.server.tls import ServingTLS, TLSFiles
+from vkubelet.server.tls import ServingTLS, TLSFiles, TLSPolicy
+from vkubelet.settings.tls_names import TLS12_CIPHER_SUITES
 
 
 def test_a_client_certificate_is_asked_for_and_not_required(files: Files) -> None:
@@ -21,6 +23,59 @@ def test_without_a_client_ca_no_client_certificate_is_asked_for(files: Files) ->
     tls = ServingTLS(without_client_ca(files).paths, ManualClock())
     assert tls.context.verify_mode is ssl.CERT_NONE
     assert tls.client_trust is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "version", "cipher"),
+    [
+        (TLSPolicy(), ssl.TLSVersion.TLSv1_2, "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        (TLSPolicy(), ssl.TLSVersion.TLSv1_3, None),
+        (TLSPolicy("VersionTLS13"), ssl.TLSVersion.TLSv1_3, None),
+        (
+            TLSPolicy(cipher_suites=("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",)),
+            ssl.TLSVersion.TLSv1_2,
+            "ECDHE-ECDSA-CHACHA20-POLY1305",
+        ),
+        (TLSPolicy(cipher_suites=("TLS_AES_128_GCM_SHA256",)), ssl.TLSVersion.TLSv1_3, None),
+    ],
+    ids=["1.2", "1.3", "1.3 alone", "a suite of 1.2", "a suite of 1.3"],
+)
+async def test_what_the_policy_allows_is_served(
+    policy: TLSPolicy, version: ssl.TLSVersion, cipher: str | None, files: Files
+) -> None:
+    async with serving(files, policy=policy) as kubelet:
+        spoken = await handshake(kubelet, version)
+    assert spoken.version() == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
+    assert cipher is None or (spoken.cipher() or ("",))[0] == cipher
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [TLSPolicy("VersionTLS13"), TLSPolicy(cipher_suites=("TLS_AES_128_GCM_SHA256",))],
+    ids=["1.3 asked for", "no suite for 1.2"],
+)
+async def test_an_older_version_than_the_policy_s_is_refused(policy: TLSPolicy, files: Files) -> None:
+    async with serving(files, policy=policy) as kubelet:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await handshake(kubelet, ssl.TLSVersion.TLSv1_2)
+
+
+async def handshake(kubelet: Kubelet, version: ssl.TLSVersion) -> ssl.SSLObject:
+    """What a client that speaks one version alone agrees on."""
+    context = kubelet.files.client()
+    context.minimum_version = context.maximum_version = version
+    reader, writer = await asyncio.open_connection("127.0.0.1", kubelet.server.port, ssl=context)
+    spoken: ssl.SSLObject = writer.get_extra_info("ssl_object")
+    writer.close()
+    await reader.read()
+    return spoken
+
+
+def test_every_cipher_suite_that_may_be_named_is_one_that_openssl_knows(files: Files) -> None:
+    policy = TLSPolicy(cipher_suites=tuple(TLS12_CIPHER_SUITES))
+    context = ServingTLS(files.paths, ManualClock(), policy).context
+    offered = {cipher["name"] for cipher in context.get_ciphers()}
+    assert offered >= set(TLS12_CIPHER_SUITES.values())
 
 
 def test_old_protocols_and_weak_ciphers_are_not_offered(files: Files) -> None:

@@ -28,7 +28,7 @@ from vkubelet.errors import ApiError, ConfigurationError
 from vkubelet.kube.certificate_requests import CertificateRequest, CertificateRequestDenied
 from vkubelet.logs import get_logger
 
-__all__ = ["CertificateManager", "client_request", "serving_request"]
+__all__ = ["CertificateManager", "client_request", "is_usable", "serving_request"]
 
 log = get_logger("certificates")
 
@@ -108,8 +108,7 @@ class CertificateManager:
 
     def is_usable(self) -> bool:
         """A pair is there that has not expired, though it may be for a name or address of yesterday."""
-        certificate = self._current()
-        return certificate is not None and certificate.not_valid_after_utc > self._clock.now()
+        return is_usable(self.current_file, self._clock)
 
     def has_certificate(self) -> bool:
         """A pair is there that has not expired and says what we ask for."""
@@ -224,17 +223,27 @@ class CertificateManager:
                 old.unlink()
 
     def _current(self) -> x509.Certificate | None:
-        """The certificate on disk, None unless its key stands beside it."""
-        try:
-            pem = self.current_file.read_bytes()
-            certificate = x509.load_pem_x509_certificate(pem)
-            key = serialization.load_pem_private_key(pem[pem.rindex(_KEY_BEGIN) :], None)
-        except (OSError, ValueError):
-            return None
-        return certificate if certificate.public_key() == key.public_key() else None
+        return _read_pair(self.current_file)
 
     def _not_writable(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(f"--root-dir: cannot write to {self._directory}: {error.strerror}")
+
+
+def is_usable(file: Path, clock: Clock) -> bool:
+    """`file` holds a certificate that has not expired, and its key."""
+    certificate = _read_pair(file)
+    return certificate is not None and certificate.not_valid_after_utc > clock.now()
+
+
+def _read_pair(file: Path) -> x509.Certificate | None:
+    """The certificate in `file`, None unless its key stands beside it."""
+    try:
+        pem = file.read_bytes()
+        certificate = x509.load_pem_x509_certificate(pem)
+        key = serialization.load_pem_private_key(pem[pem.rindex(_KEY_BEGIN) :], None)
+    except (OSError, ValueError):
+        return None
+    return certificate if certificate.public_key() == key.public_key() else None
 
 
 def _renewal_in_s(certificate: x509.Certificate, now: datetime.datetime) -> float:

@@ -12,7 +12,6 @@ waits its time twice.)
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -25,7 +24,6 @@ from aiohttp import hdrs, web
 from vkubelet import metrics
 from vkubelet.clock import Clock
 from vkubelet.errors import (
-    ConfigurationError,
     PodNotFoundError,
     ProviderUnavailableError,
     StreamError,
@@ -37,15 +35,17 @@ from vkubelet.server.commands import command_routes
 from vkubelet.server.container_logs import container_log_endpoints
 from vkubelet.server.endpoint import Endpoint, Handler
 from vkubelet.server.health import HealthCheck, health_endpoints
+from vkubelet.server.listener import MAX_CONNECTIONS, Acceptor
 from vkubelet.server.metrics import is_long_running, metrics_endpoints, path_bucket
 from vkubelet.server.pods import ListRunning, PodLookup, pod_endpoints
 from vkubelet.server.port_forward import PortForwardServer, port_forward_routes
+from vkubelet.server.rate_limit import TokenBucket
 from vkubelet.server.remote_session import RemoteCommandServer
 from vkubelet.server.stats import stats_endpoints
 from vkubelet.server.tls import ServingTLS
 from vkubelet.server.zpages import ProcessInfo, zpage_endpoints
 
-__all__ = ["KubeletServer", "Powers"]
+__all__ = ["KubeletServer", "Limits", "Powers"]
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +54,27 @@ _MAX_LINE_BYTES: Final = 256 * 1024
 """``kubectl exec`` puts its command into the request line: one argument may have 128 KiB, escaped more."""
 _KEEPALIVE_S: Final = 120.0
 """Longer than Go's clients keep an idle connection (90 s), so that theirs is the side that closes."""
-_BACKLOG: Final = 1024
 _END_OF_STREAMS_S: Final = 1.0
 _HAS_BEGUN: Final = web.RequestKey("has_begun", bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """
+    What the server bears.
+
+    Attributes:
+        max_connections: at once.
+        request_qps: requests a second, over all clients; 0 for no limit.
+        request_burst: requests at once.
+    """
+
+    max_connections: int = MAX_CONNECTIONS
+    request_qps: int = 1000
+    request_burst: int = 2000
+
+
+_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,24 +102,32 @@ class Powers:
 
 
 class KubeletServer:
-    """Serves from entry to exit of `running`; can do so once."""
+    """
+    Serves from entry to exit of `running`; can do so once.
+
+    Args:
+        listener: bound, see `listener.bind`; closed at the end.
+    """
 
     def __init__(
         self,
         *,
-        address: str,
-        port: int,
+        listener: socket.socket,
         tls: ServingTLS,
         gate: Gate,
         powers: Powers,
         clock: Clock,
+        limits: Limits = _LIMITS,
         shutdown_timeout_s: float = 20.0,
     ) -> None:
-        self._address = address
-        self._port = port
+        self._listener = listener
+        self._port: int = listener.getsockname()[1]
         self._tls = tls
         self._gate = gate
         self._clock = clock
+        self._limits = limits
+        self._bucket = TokenBucket(limits.request_qps, limits.request_burst, clock)
+        self._acceptor: Acceptor | None = None
         self._shutdown_timeout_s = shutdown_timeout_s
         self._streams = RemoteCommandServer(clock)
         self._forwards = PortForwardServer(clock)
@@ -110,7 +136,7 @@ class KubeletServer:
 
     @property
     def port(self) -> int:
-        """The port it listens on; the one that the system chose, once it is bound, where 0 was asked for."""
+        """The port it listens on."""
         return self._port
 
     @asynccontextmanager
@@ -119,22 +145,23 @@ class KubeletServer:
         Listen, and keep the certificates fresh.
 
         Raises:
-            ConfigurationError: the address or port cannot be had.
+            ConfigurationError: the port is taken.
         """
-        with _listen(self._address, self._port) as listener:
-            self._port = listener.getsockname()[1]
-            runner = self._runner()
-            await runner.setup()
-            reloading = asyncio.create_task(self._tls.run(), name="reload of serving certificates")
-            try:
-                site = web.SockSite(runner, listener, ssl_context=self._tls.context, backlog=_BACKLOG)
-                await site.start()
-                log.info("kubelet server listening", address=self._address, port=self._port)
-                yield
-            finally:
-                reloading.cancel()
-                await runner.cleanup()
-                await asyncio.wait([reloading])
+        runner = self._runner()
+        await runner.setup()
+        assert runner.server is not None
+        acceptor = Acceptor(self._listener, runner.server, self._tls.context, self._limits.max_connections)
+        self._acceptor = acceptor
+        reloading = asyncio.create_task(self._tls.run(), name="reload of serving certificates")
+        try:
+            acceptor.listen()
+            log.info("kubelet server listening", address=self._listener.getsockname()[0], port=self._port)
+            yield
+        finally:
+            reloading.cancel()
+            await acceptor.close()
+            await runner.cleanup()
+            await asyncio.wait([reloading])
 
     def _runner(self) -> web.AppRunner:
         application = web.Application(middlewares=[self._middleware])
@@ -169,6 +196,8 @@ class KubeletServer:
         task = asyncio.current_task()
         assert task is not None
         self._requests.add(task)
+        if self._acceptor is not None:
+            self._acceptor.head_came(request.protocol)
         started_at = self._clock.monotonic()
         status = 0  # of one whose client has gone
         try:
@@ -188,7 +217,7 @@ class KubeletServer:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            return await self._gate.refusal(request) or await handler(request)
+            return self._overload() or await self._gate.refusal(request) or await handler(request)
         except web.HTTPException as answer:
             return web.Response(status=answer.status, text=f"{answer.text}\n", headers=_allow(answer))
         except ConnectionResetError:
@@ -203,6 +232,16 @@ class KubeletServer:
             if not _has_begun(request):
                 return web.Response(status=500, text="internal error: the log of vkubelet has the details\n")
             return _cut_off(request)
+
+    def _overload(self) -> web.Response | None:
+        retry_after_s = self._bucket.take()
+        if not retry_after_s:
+            return None
+        return web.Response(
+            status=429,
+            text="Too many requests, please try again later.\n",
+            headers={hdrs.RETRY_AFTER: str(retry_after_s)},
+        )
 
 
 def _routes(
@@ -230,28 +269,6 @@ def _routes(
 async def _system_logs_disabled(_: web.Request) -> web.StreamResponse:
     """The kubelet's answer without `enableSystemLogHandler`: the machine's logs are not this node's."""
     return web.Response(status=405, text="logs endpoint is disabled.\n")
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    is_ipv6 = ":" in address
-    try:
-        return socket.create_server(
-            (address, port),
-            family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
-            backlog=_BACKLOG,
-            dualstack_ipv6=address == "::" and socket.has_dualstack_ipv6(),
-        )
-    except OSError as error:
-        match error.errno:
-            case errno.EADDRINUSE:
-                problem = (
-                    f"--port {port} is taken on {address}: stop what listens there or choose another port"
-                )
-            case errno.EACCES:
-                problem = f"--port {port} may not be used: choose one above 1023"
-            case _:
-                problem = f"--address {address} with --port {port} cannot be served on: {error.strerror}"
-        raise ConfigurationError(problem) from error
 
 
 async def _finished(tasks: set[asyncio.Task[object]], timeout_s: float) -> None:

@@ -32,6 +32,9 @@ MAX_CONNECTIONS: Final = 5000
 _BACKLOG: Final = 1024
 _HANDSHAKE_S: Final = 10.0
 _FIRST_HEAD_S: Final = 30.0
+_LAST_HANDSHAKES_S: Final = 1.0
+_AT_ONCE: Final = 64
+"""Connections accepted before the event loop turns to something else."""
 _OUT_OF_RESOURCES_S: Final = 1.0
 """How long nothing is accepted while the system has no descriptor or memory left."""
 
@@ -84,7 +87,8 @@ class Acceptor:
         self._server = server
         self._context = context
         self._max_connections = max_connections
-        self._handshakes = 0
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._is_listening = False
         self._is_full = False
         self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
 
@@ -99,41 +103,61 @@ class Acceptor:
             self._listener.listen(_BACKLOG)
         except OSError as error:
             _refuse(error, *self._listener.getsockname()[:2])
-
-    async def run(self) -> None:
-        """Accept until cancelled; handshakes under way end with it, connections go on."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.TaskGroup() as handshakes:
-            while True:
-                try:
-                    connection, _ = await loop.sock_accept(self._listener)
-                except ConnectionError:
-                    continue  # the client left while it waited
-                except OSError as error:
-                    log.error("connection cannot be accepted", error=str(error))
-                    await asyncio.sleep(_OUT_OF_RESOURCES_S)
-                    continue
-                if self._has_room():
-                    handshakes.create_task(self._shake_hands(connection), name="TLS handshake")
-                else:
-                    connection.close()
-                await asyncio.sleep(0)  # `sock_accept` does not yield while clients wait
+        self._is_listening = True
+        self._go_on()
 
     def head_came(self, protocol: asyncio.BaseProtocol) -> None:
         """A request's head has come on this connection: it is not one of those that say nothing."""
         if timer := self._silent.pop(protocol, None):
             timer.cancel()
 
-    def close(self) -> None:
-        """Take no more connections; `run` was cancelled before."""
+    async def close(self) -> None:
+        """Take no more connections; handshakes under way get a second."""
+        if self._is_listening:
+            self._is_listening = False
+            asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
+        if self._handshakes:
+            await asyncio.wait(tuple(self._handshakes), timeout=_LAST_HANDSHAKES_S)
+        for handshake in self._handshakes:
+            handshake.cancel()
         for timer in self._silent.values():
             timer.cancel()
         self._silent.clear()
 
+    def _accept(self) -> None:
+        """Called while clients wait; a task around `sock_accept` would lose a connection when cancelled."""
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionError:
+                continue  # the client left while it waited
+            except OSError as error:
+                log.error("connection cannot be accepted", error=str(error))
+                self._pause()
+                return
+            connection.setblocking(False)
+            if self._has_room():
+                handshake = asyncio.create_task(self._shake_hands(connection), name="TLS handshake")
+                self._handshakes.add(handshake)
+                handshake.add_done_callback(self._handshakes.discard)
+            else:
+                connection.close()
+
+    def _pause(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listener)
+        loop.call_later(_OUT_OF_RESOURCES_S, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._is_listening:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
     def _has_room(self) -> bool:
         was_full = self._is_full
-        self._is_full = self._handshakes + len(self._server.connections) >= self._max_connections
+        self._is_full = len(self._handshakes) + len(self._server.connections) >= self._max_connections
         if self._is_full and not was_full:
             log.warning(
                 "too many connections, further ones are closed", max_connections=self._max_connections
@@ -142,7 +166,6 @@ class Acceptor:
 
     async def _shake_hands(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        self._handshakes += 1
         try:
             _, protocol = await loop.connect_accepted_socket(
                 self._server, connection, ssl=self._context, ssl_handshake_timeout=_HANDSHAKE_S
@@ -152,8 +175,6 @@ class Acceptor:
             connection.close()
         else:
             self._silent[protocol] = loop.call_later(_FIRST_HEAD_S, self._cut_off, protocol)
-        finally:
-            self._handshakes -= 1
 
     def _cut_off(self, protocol: RequestHandler) -> None:
         self._silent.pop(protocol, None)

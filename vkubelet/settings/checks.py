@@ -19,6 +19,7 @@ from vkubelet.settings.parsers import shown
 
 __all__ = [
     "client_ca_problem",
+    "current_cluster_and_user",
     "key_pair_problem",
     "kubeconfig_problem",
     "provider_problem",
@@ -97,7 +98,7 @@ def kubeconfig_problem(path: Path) -> str | None:
         return f"{path} lists several files; give one" if several else problem
     try:
         document = read_mapping(path, "")
-        cluster, user = _current(document)
+        cluster, user = current_cluster_and_user(document)
     except ConfigurationError as error:
         return str(error).removeprefix(": ")
     except ValueError as error:
@@ -107,8 +108,13 @@ def kubeconfig_problem(path: Path) -> str | None:
     return _referenced_files_problem(path, {"cluster": cluster, "user": user})
 
 
-def _current(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The cluster and the user of the current context; a ValueError says what `document` lacks."""
+def current_cluster_and_user(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """
+    The cluster and the user of a kubeconfig's current context.
+
+    Raises:
+        ValueError: what it lacks, as the rest of a sentence that starts with its name.
+    """
     name = document.get("current-context")
     if not name:
         raise ValueError("has no current-context; set one with kubectl config use-context")
