@@ -50,7 +50,7 @@ e2e: venv controlplane ## the tests against a real control plane and Docker engi
 	@$(BIN)/python -m pytest e2e; status=$$?; $(BIN)/python -m e2e.harness.processes; exit $$status
 
 bench: venv controlplane ## pods per second, beside kwok and the limit of the API server
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench pods
 
 clean: demo-down ## removes all that was built or written
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -222,6 +222,12 @@ def test_bearer_tokens_are_cut_out_of_any_text(stream: Terminal) -> None:
     assert "got 401" in stream.text()
 
 
+def test_a_sentence_about_bearer_tokens_is_left_alone(stream: Terminal) -> None:
+    configure_logging("info", "json", stream)
+    get_logger("x").info("refused", reason="invalid bearer token")
+    assert "invalid bearer token" in stream.text()
+
+
 def test_the_callers_values_are_not_changed_by_scrubbing() -> None:
     headers = {"Authorization": "Bearer x"}
     event = scrub(None, "info", {"event": "e", "headers": headers})

@@ -74,7 +74,8 @@ _SECRET_ENDINGS = (
     "access_key",
     "account_key",
 )
-_BEARER = re.compile(r"(?i)\b(bearer\s+)[-A-Za-z0-9._~+/]+=*")
+#: No token has fewer characters than that, and words of a sentence ("invalid bearer token") have.
+_BEARER = re.compile(r"(?i)\b(bearer\s+)[-A-Za-z0-9._~+/]{8,}=*")
 _MARKED_KEYS = 4096
 _MAX_DEPTH = 8
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from providers.memory.behaviour import PREFIX
 from tests.builders import container_json, make_pod
 from tests.clocks import settle
 from tests.kuberuntime.engine import Engine
@@ -85,6 +86,14 @@ async def test_a_container_without_a_log_yet_says_what_it_waits_for(engine: Engi
     await engine.clock.advance(1)
     with pytest.raises(StreamError, match="trying and failing to pull image"):
         await log(engine, pod, "b")
+
+
+async def test_a_container_that_could_never_be_started_has_no_log_to_wait_for(engine: Engine) -> None:
+    annotations = {f"{PREFIX}start-error": "no such file"}
+    pod = await engine.create(restartPolicy="Never", metadata={"annotations": annotations})
+
+    with pytest.raises(StreamError, match='container "main" in pod "web" is terminated'):
+        await log(engine, pod)
 
 
 async def test_an_unknown_pod_is_not_found(engine: Engine) -> None:

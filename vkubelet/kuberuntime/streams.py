@@ -14,7 +14,7 @@ from vkubelet.errors import PodNotFoundError, StreamError
 from vkubelet.kuberuntime.contract import ContainerInfo, ContainerRuntime, ContainerStatus
 from vkubelet.kuberuntime.history import has_ended
 from vkubelet.model.keys import PodKey
-from vkubelet.model.observations import PodObservation, Waiting
+from vkubelet.model.observations import PodObservation, Terminated, Waiting
 from vkubelet.provider import LogOptions
 
 __all__ = ["container_logs", "is_running", "ready_sandbox", "running_container"]
@@ -126,6 +126,8 @@ def _nothing_yet(key: PodKey, container: str, seen: PodObservation | None, *, kn
         return StreamError(
             f"{where} is waiting to start: {_WAITS.get(state.reason, state.reason)}", status=400
         )
+    if isinstance(state, Terminated):  # it never started, so it wrote nothing
+        return StreamError(f"{where} is terminated", status=400)
     if known or seen is None or not seen.terminated:
         return StreamError(f"{where} is waiting to start: ContainerCreating", status=400)
     return StreamError(f"{where} is not available", status=400)
