@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final, Self
 
 from prometheus_client import (
     CollectorRegistry,
@@ -33,17 +33,15 @@ __all__ = [
     "PROBES",
     "REGISTRY",
     "QueueMetrics",
+    "RestRequest",
     "exposition",
     "http_request",
     "provider_call",
     "queue_metrics",
-    "rest_request",
     "runtime_operation",
     "set_build_info",
     "watch_restarted",
 ]
-
-T = TypeVar("T")
 
 # Go's client has no such series, and they double what is scraped.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the one function of the library without types
@@ -231,6 +229,9 @@ _PROBER_STARTED = Gauge(
 _PROBER_STARTED.set(time.time())
 
 
+_START_POD: Final = "run_podsandbox"
+
+
 # --- helpers for those who observe ------------------------------------------------------------------------
 
 
@@ -245,17 +246,12 @@ def set_build_info(version: str, provider: str, node_name: str) -> None:
     NODE_NAME.labels(node_name).set(1)
 
 
-async def provider_call(call: str, work: Awaitable[T]) -> T:
-    """
-    Await a call of the provider, counted with its outcome.
-
-    Args:
-        call: its name.
-        work: the call.
-    """
+@contextmanager
+def provider_call(call: str) -> Iterator[None]:
+    """Count a call of the provider, with its outcome."""
     started, code = time.perf_counter(), "OK"
     try:
-        return await work
+        yield
     except BaseException as error:
         code = type(error).__name__
         raise
@@ -273,7 +269,12 @@ def runtime_operation(operation: str) -> Iterator[None]:
         yield
     except BaseException:
         errors.inc()
+        if operation == _START_POD:
+            STARTED_POD_ERRORS.inc()
         raise
+    else:
+        if operation == _START_POD:
+            STARTED_PODS.inc()
     finally:
         operations.inc()
         duration.observe(time.perf_counter() - started)
@@ -293,11 +294,29 @@ def http_request(method: str, path: str, *, is_long_running: bool) -> Iterator[N
         duration.observe(time.perf_counter() - started)
 
 
-def rest_request(method: str, host: str, code: str, duration_s: float) -> None:
-    """Count a request to the API server; `code` is ``<error>`` where there was no answer, as in client-go."""
-    requests, duration = _rest(method, host, code)
-    requests.inc()
-    duration.observe(duration_s)
+class RestRequest:
+    """
+    A request to the API server, counted when it is left.
+
+    Attributes:
+        code: the answer's; ``<error>`` while there is none, as in client-go.
+    """
+
+    __slots__ = ("_host", "_method", "_started", "code")
+
+    def __init__(self, method: str, host: str) -> None:
+        self._method = method
+        self._host = host
+        self.code = "<error>"
+
+    def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        requests, duration = _rest(self._method, self._host, self.code)
+        requests.inc()
+        duration.observe(time.perf_counter() - self._started)
 
 
 def watch_restarted(path: str) -> None:

@@ -31,7 +31,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+from vkubelet import metrics
 from vkubelet.clock import Clock
+from vkubelet.instrumented import instrument
 from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import NodeObservation, PodObservation
 from vkubelet.model.pod import Pod
@@ -99,6 +101,12 @@ class ProviderContext:
     config: Mapping[str, object] = field(default_factory=dict)
 
 
+_COUNTED_CALLS = {
+    call: call
+    for call in ("create_pod", "update_pod", "terminate_pod", "delete_pod", "list_pods", "describe_node")
+}
+
+
 class Provider(abc.ABC):
     """
     A platform that runs pods.
@@ -112,6 +120,10 @@ class Provider(abc.ABC):
 
     name: str
     """Short and stable: the taint's value and part of `kubeletVersion`."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        instrument(cls, _COUNTED_CALLS, metrics.provider_call)
 
     @abc.abstractmethod
     def running(self) -> AbstractAsyncContextManager[None]:
@@ -275,9 +287,10 @@ class Attacher(Protocol):
         """
         Hand on what the container writes from now on, and what the client types, until the container ends.
 
-        Cancelled, the client is detached, and the container goes on; with `stdinOnce` its input ends then.
-        Whether there is a terminal is the container's matter: where there is, all output is `stdout`. The
-        end of stdin does not end it. Raises `PodNotFoundError` (404) or `StreamError`.
+        Cancelled, or when stdin ends (so `kubectl attach` detaches), this ends and the container goes on.
+        Only with `stdinOnce` and no terminal the end of stdin is that of the container's input, and output
+        goes on. Whether there is a terminal is the container's matter: where there is, all output is
+        `stdout`. Raises `PodNotFoundError` (404) or `StreamError`.
         """
 
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import make_pod
 from tests.clocks import ManualClock
-from tests.server.figures import SECOND, START, summary
+from tests.server.figures import SECOND, summary
 from tests.server.kubelet import ADMIN_TOKEN, Files, Pods, serving
 from vkubelet import metrics
 from vkubelet.errors import ProviderUnavailableError

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from vkubelet import metrics
 from vkubelet.clock import Clock
 from vkubelet.controllers.pod_records import PodRecords
 from vkubelet.controllers.status_manager import PodReader
@@ -88,6 +89,7 @@ class PodCleanup:
             key = observation.key
             if self._pods.get(key) is not None or not await self._is_unwanted(key):
                 continue
+            metrics.ORPHANS_REMOVED.inc()
             log.info("removing a pod that is not in the API server", pod=str(key))
             self._take(observation)
 

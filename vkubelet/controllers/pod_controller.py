@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable
 
 from structlog.contextvars import bound_contextvars
 
+from vkubelet import metrics, tracing
 from vkubelet.clock import Clock
 from vkubelet.controllers.pod_records import PodRecord, PodRecords
 from vkubelet.controllers.reference_resolver import ReferenceResolver, with_known
@@ -117,14 +118,25 @@ class PodController:
 
     async def sync_pod(self, key: PodKey) -> None:
         """One pass over one pod; raises what shall be retried."""
-        with bound_contextvars(namespace=key.namespace, pod=key.name, uid=key.uid):
-            pod = self._pods.get(key)
+        pod = self._pods.get(key)
+        with (
+            bound_contextvars(namespace=key.namespace, pod=key.name, uid=key.uid),
+            tracing.pod_span("sync pod", key),
+            metrics.POD_WORKER.labels(self._operation(pod)).time(),
+        ):
             if pod is None:
                 await self._sync_removed(key)
             elif _is_wanted(pod):
                 await self._sync_wanted(pod)
             else:
                 await self._sync_terminating(pod)
+
+    def _operation(self, pod: Pod | None) -> str:
+        """The kubelet's word for what a pass does."""
+        if pod is None or not _is_wanted(pod):
+            return "terminated"
+        record = self._records.get(pod.key)
+        return "sync" if record is not None and record.accepted else "create"
 
     def _observed(self, record: PodRecord) -> None:
         if record.is_terminated and self._pods.get(record.key) is None:
@@ -155,6 +167,7 @@ class PodController:
 
     async def _give(self, pod: Pod, references: References, record: PodRecord) -> None:
         if not record.accepted:
+            record.first_given_at = record.first_given_at or self._clock.monotonic()
             await self._provider.create_pod(pod, references)
             record.accepted = True
         elif (

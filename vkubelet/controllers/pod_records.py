@@ -43,6 +43,8 @@ class PodRecord:
         held_since: when a first, still empty status was put off (monotonic).
         written: our last status write, until the watch has caught up.
         final_written: the API server knows the status of the terminated pod.
+        first_given_at: when the provider was first to take it on (monotonic); None once it has been running.
+        changed_at: when the first observation came that the API server has not been told (monotonic).
         removed: the API server was told to remove it; finalizers of others may still keep it.
     """
 
@@ -58,6 +60,8 @@ class PodRecord:
     written: WrittenStatus | None = None
     final_written: bool = False
     removed: bool = False
+    first_given_at: float | None = None
+    changed_at: float | None = None
 
     @property
     def is_terminated(self) -> bool:

@@ -18,6 +18,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from vkubelet import metrics, tracing
 from vkubelet.clock import Clock
 from vkubelet.controllers.pod_records import PodRecord, PodRecords, WrittenStatus
 from vkubelet.controllers.work_queue import WorkQueue
@@ -79,11 +80,15 @@ class StatusManager:
         self.queue: WorkQueue[PodKey] = WorkQueue(
             "pod-status", self.sync_status, workers=workers, clock=clock, last_retry_s=LAST_RETRY_S
         )
-        records.listen(lambda record: self.queue.add(record.key))
+        records.listen(self._observed)
 
     async def run(self) -> None:
         """Write until cancelled."""
         await self.queue.run()
+
+    def _observed(self, record: PodRecord) -> None:
+        record.changed_at = record.changed_at or self._clock.monotonic()
+        self.queue.add(record.key)
 
     def pod_seen(self, pod: Pod) -> None:
         """The watch showed this version: unless it is our own write, compare it with what should be."""
@@ -120,6 +125,7 @@ class StatusManager:
                 return
             if not await self._send(record, patch, status):
                 return
+        record.changed_at = None
         if observation.terminated:
             record.final_written = True
             self._on_final(key)
@@ -150,17 +156,27 @@ class StatusManager:
         version a patch can be wrong about nothing but the uid.
         """
         try:
-            written = await self._write(record.key, patch)
+            with tracing.pod_span("write pod status", record.key):
+                written = await self._write(record.key, patch)
         except (NotFoundError, ConflictError) as error:
             if error.code == _LOST_RACE:
                 raise
             log.debug("pod is gone, its status was not written", pod=str(record.key), error=str(error))
             return False
+        self._count(record, patch)
         record.held_since = None
         record.written = WrittenStatus(
             _version(written["metadata"]["resourceVersion"]), written.get("status") or status
         )
         return True
+
+    def _count(self, record: PodRecord, patch: Json) -> None:
+        now = self._clock.monotonic()
+        if record.changed_at is not None:
+            metrics.POD_STATUS_SYNC.observe(now - record.changed_at)
+        if record.first_given_at is not None and patch["status"].get("phase") == "Running":
+            metrics.POD_START.observe(now - record.first_given_at)
+            record.first_given_at = None
 
 
 def _is_provisional(status: Json) -> bool:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from vkubelet import metrics
 from vkubelet.clock import Clock, Timer
 from vkubelet.errors import ApiUnavailableError, ProviderUnavailableError, VirtualKubeletError
 from vkubelet.logs import get_logger
@@ -58,13 +59,14 @@ class WorkQueue(Generic[K]):
         self._clock = clock
         self._last_retry_s = last_retry_s
         self._ready: deque[K] = deque()
-        self._queued: set[K] = set()
+        self._queued: dict[K, float] = {}
         self._working: set[K] = set()
         self._again: set[K] = set()
         self._timers: dict[K, tuple[float, Timer]] = {}
         self._failures: dict[K, int] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
         self._became_idle: asyncio.Future[None] | None = None
+        self._metrics = metrics.queue_metrics(name, lambda: len(self._ready))
 
     def __len__(self) -> int:
         """Keys that wait for a worker now."""
@@ -83,10 +85,11 @@ class WorkQueue(Generic[K]):
 
     def add(self, key: K) -> None:
         """Handle `key` soon."""
+        self._metrics.adds.inc()
         if key in self._working:
             self._again.add(key)
         elif key not in self._queued:
-            self._queued.add(key)
+            self._queued[key] = self._clock.monotonic()
             self._ready.append(key)
             self._wake_one()
 
@@ -143,7 +146,8 @@ class WorkQueue(Generic[K]):
             await waiter
 
     async def _handle(self, key: K) -> None:
-        self._queued.discard(key)
+        started = self._clock.monotonic()
+        self._metrics.queued_s.observe(started - self._queued.pop(key, started))
         self._working.add(key)
         try:
             await self._handler(key)
@@ -152,12 +156,14 @@ class WorkQueue(Generic[K]):
         else:
             self._failures.pop(key, None)
         finally:
+            self._metrics.worked_s.observe(self._clock.monotonic() - started)
             self._working.discard(key)
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)
 
     def _retry(self, key: K, error: Exception) -> None:
+        self._metrics.retries.inc()
         failures = self._failures.get(key, 0) + 1
         self._failures[key] = failures
         delay_s = min(FIRST_RETRY_S * 2 ** min(failures - 1, 10), self._last_retry_s)

@@ -24,6 +24,7 @@ from typing import Generic, Never, TypeVar
 import orjson
 import structlog
 
+from vkubelet import metrics
 from vkubelet.clock import Clock
 from vkubelet.errors import ApiError, ApiUnavailableError, GoneError
 from vkubelet.kube.api_errors import error_from_status
@@ -103,6 +104,7 @@ class Reflector(Generic[K, T]):
                 if not self._version:
                     await self._list()
                 await self._watch()
+                metrics.watch_restarted(self._path)
             except GoneError as error:
                 log.info("watch starts over", path=self._path, reason=str(error))
                 self._version = ""
@@ -234,6 +236,7 @@ class Reflector(Generic[K, T]):
 
     async def _back_off(self, error: ApiError) -> None:
         """Wait: client-go's delays, or longer where the API server asks for it."""
+        metrics.watch_restarted(self._path)
         delay_s = min(_FIRST_DELAY_S * 2.0**self._failures, _LONGEST_DELAY_S)
         self._failures = min(self._failures + 1, 10)
         asked_s = error.retry_after_s if isinstance(error, ApiUnavailableError) else None

@@ -19,13 +19,14 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Literal, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import orjson
 import structlog
 from yarl import URL
 
+from vkubelet import metrics
 from vkubelet.clock import Clock
 from vkubelet.errors import (
     ApiError,
@@ -94,6 +95,7 @@ class RestClient:
     def __init__(self, credentials: Credentials, *, user_agent: str, connections: int = 32) -> None:
         self.credentials = credentials
         self._base = credentials.server
+        self._host = urlsplit(credentials.server).netloc
         self._headers = {"User-Agent": user_agent, "Accept": _JSON}
         self._connections = connections
         self._options: dict[str, Any] = {"allow_redirects": False}
@@ -232,10 +234,11 @@ class RestClient:
     async def _exchange(
         self, method: _Method, path: str, url: URL, data: bytes | None, headers: dict[str, str]
     ) -> Json:
-        with self._translated(method, path):
+        with self._translated(method, path), metrics.RestRequest(method, self._host) as request:
             async with self._session.request(
                 method, url, data=data, headers=self._authorized(headers), **self._options
             ) as response:
+                request.code = str(response.status)
                 if response.status >= 300:
                     raise await _error_of(response, f"{method} {path}")
                 return _decoded(await response.read(), method, path)

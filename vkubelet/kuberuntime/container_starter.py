@@ -11,6 +11,7 @@ import asyncio
 import datetime
 from collections.abc import Callable
 
+from vkubelet import metrics
 from vkubelet.errors import (
     InvalidPodError,
     PodNotFoundError,
@@ -32,10 +33,17 @@ from vkubelet.kuberuntime.plan import StartContainer
 from vkubelet.kuberuntime.pod_memory import Blocked, PodMemory
 from vkubelet.kuberuntime.volumes import VolumeManager
 from vkubelet.model.observations import Waiting
-from vkubelet.model.pod import Pod
+from vkubelet.model.pod import ContainerKind, Pod
 from vkubelet.provider import ProviderContext
 
 __all__ = ["ContainerStarter"]
+
+
+_METRIC_LABELS = {
+    ContainerKind.APP: "container",
+    ContainerKind.INIT: "init_container",
+    ContainerKind.EPHEMERAL: "ephemeral_container",
+}
 
 
 class ContainerStarter:
@@ -152,6 +160,7 @@ class ContainerStarter:
             return
         memory.blocked.pop(name, None)
         memory.restarting -= {name}
+        metrics.STARTED_CONTAINERS.labels(_METRIC_LABELS[action.container.kind]).inc()
         self._tell(pod, action, "Started", "Container started")
 
     async def _is_over(self, memory: PodMemory, container_id: str) -> bool:

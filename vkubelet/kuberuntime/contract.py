@@ -19,6 +19,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from vkubelet import metrics
+from vkubelet.instrumented import instrument
 from vkubelet.model.keys import PodKey
 from vkubelet.model.observations import NodeObservation
 from vkubelet.model.pod import ContainerKind
@@ -255,6 +257,24 @@ class ExecResult:
     stderr: bytes = b""
 
 
+_OPERATIONS = {
+    "list_pods": "list_podsandbox",
+    "pod_status": "podsandbox_status",
+    "run_pod_sandbox": "run_podsandbox",
+    "stop_pod_sandbox": "stop_podsandbox",
+    "remove_pod_sandbox": "remove_podsandbox",
+    "create_container": "create_container",
+    "start_container": "start_container",
+    "stop_container": "stop_container",
+    "remove_container": "remove_container",
+    "exec_sync": "exec_sync",
+    "image_status": "image_status",
+    "pull_image": "pull_image",
+    "list_pod_sandbox_stats": "list_podsandbox_stats",
+}
+"""The kubelet's words, for its metrics; streams are left out, which last as long as their client likes."""
+
+
 class ContainerRuntime(abc.ABC):
     """
     Single steps over a container engine.
@@ -270,6 +290,10 @@ class ContainerRuntime(abc.ABC):
 
     uses_host_paths: bool = True
     """Mounts are paths on this machine. False: no volume files are written."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        instrument(cls, _OPERATIONS, metrics.runtime_operation)
 
     @abc.abstractmethod
     def running(self) -> AbstractAsyncContextManager[None]:

@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 from structlog.contextvars import bind_contextvars
 
+from vkubelet import tracing
 from vkubelet.errors import (
     PodNotFoundError,
     ProviderError,
@@ -282,7 +283,8 @@ class KubeRuntimeProvider(Provider):
     async def _sync(self, memory: PodMemory) -> None:
         """One pass; the boundary for what goes wrong in it, which is logged and tried again."""
         try:
-            await self._worker.sync(memory)
+            with tracing.pod_span("sync containers", memory.key):
+                await self._worker.sync(memory)
         except ProviderUnavailableError as error:
             self._retry(memory, error, error.retry_after_s)
         except ProviderError as error:
