@@ -2,14 +2,16 @@
 The fake API server without sockets: requests and watches are turns of the event loop.
 
 With a `ManualClock` beside it everything is deterministic and takes microseconds: `tests.clocks.settle` is
-enough to let all follow from all. The requests run through the same routing, faults and objects as over HTTP.
+enough to let all follow from all. Answers take a varying number of turns, so that a watch shows a write now
+before, now after its answer. The requests run through the same routing, faults and objects as over HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator, Mapping
+import itertools
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -79,6 +81,7 @@ class DirectServer(FakeApiServer):
     is_down: bool = False
     lags: bool = False
     clock: ManualClock = field(default_factory=ManualClock)
+    _turns: Iterator[int] = field(default_factory=lambda: itertools.cycle((1, 6, 2, 0, 9)))
     _cut: asyncio.Event = field(default_factory=asyncio.Event)
 
     def go_down(self) -> None:
@@ -116,7 +119,8 @@ class DirectServer(FakeApiServer):
             response = await self.handle(cast(web.Request, request))
         except ConnectionResetError as error:
             raise ApiUnavailableError(f"{method} {path}: {error}") from error
-        await asyncio.sleep(0)
+        for _ in range(next(self._turns)):
+            await asyncio.sleep(0)
         assert isinstance(response, web.Response)
         assert isinstance(response.body, bytes)
         if response.status >= 300:

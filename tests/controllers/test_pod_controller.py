@@ -342,6 +342,19 @@ async def test_nothing_is_deleted_before_its_final_status_is_known(node: FakeNod
     assert final["phase"] == "Succeeded"
 
 
+async def test_a_final_status_that_somebody_overwrote_is_written_again_before_the_pod_goes(
+    node: FakeNode,
+) -> None:
+    key = await node.create(restartPolicy="Never")
+    node.fake.end(key, 7)
+    await node.settle()
+    node.server.objects.patch("pods", "web", {"status": {"phase": "Pending"}}, subresource="status")
+    await node.delete(key)
+
+    assert node.pod(key) is None
+    assert [r.body["status"].get("phase") for r in node.patches()] == ["Running", "Failed", "Failed"]
+
+
 async def test_a_deletion_that_the_platform_cannot_do_yet_is_tried_again(node: FakeNode) -> None:
     key = await node.create()
     node.platform.fail("terminate_pod", ProviderUnavailableError("busy"), ProviderError("what?"))

@@ -102,6 +102,7 @@ class StatusManager:
             record.written = None
             if seen == written.resource_version:
                 return
+        record.final_written = False
         if record.effective_observation() is not None:
             self.queue.add(pod.key)
 
