@@ -1,8 +1,8 @@
 """
 A client at a container's own streams (`kubectl attach`), over a hijacked connection.
 
-The engine does what `stdinOnce` asks for: it ends the container's input when the first client with stdin has
-gone. Detaching is closing the connection; the container goes on.
+The engine knows the rules: at the end of a client's input it ends the container's, if that has `stdinOnce`
+and no terminal, and detaches the client otherwise. A client that goes is detached by closing the connection.
 
 What a container wrote before is the log's business. Like a kubelet over a CRI runtime, the engine lets a
 slow reader hold the container up.

@@ -93,7 +93,7 @@ def _by_command(config: ContainerConfig, sandbox: SandboxConfig) -> Behaviour:
             output=script.output,
             exit_code=script.exit_code,
             copies_stdin=config.stdin,
-            ends_with_stdin=config.stdin_once,
+            ends_with_stdin=config.stdin_once and not config.tty,
         )
     return Behaviour(run_s=script.run_s, exit_code=script.exit_code, output=script.output)
 

@@ -42,15 +42,14 @@ async def run(script: Script, command: Sequence[str], io: ExecIO, clock: Clock) 
 
 
 async def attach(io: ExecIO, ended: asyncio.Event, behaviour: Behaviour) -> None:
-    """Echo for a container that echoes, until it ends; `ended` is set then, or it ends with its input."""
+    """Echo for a container that echoes, until it ends (`ended`) or the client's input does."""
     copying = asyncio.create_task(_copy(io, echoes=behaviour.copies_stdin), name="memory attach input")
     waiting = asyncio.create_task(ended.wait(), name="memory attach end")
     try:
-        await asyncio.wait((copying, waiting), return_when=asyncio.FIRST_COMPLETED)
+        parts = (copying, waiting) if io.stdin is not None else (waiting,)
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         if copying.done():
             copying.result()
-            if not (io.stdin is not None and behaviour.ends_with_stdin):
-                await waiting
     finally:
         copying.cancel()
         waiting.cancel()

@@ -63,6 +63,7 @@ class FakeContainer:
     signals: list[str] = field(default_factory=list)
     log: list[bytes] = field(default_factory=list)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    sizes: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -321,9 +322,36 @@ class FakeEngine:
                 exec_id = f"exec{next(self._numbers)}"
                 self.execs[exec_id] = Exec(exec_id, container, request.body)
                 await request.answer(201, {"Id": exec_id})
+            case "attach":
+                await self._attach(request, container)
+                return False
+            case "resize":
+                container.sizes.append((request.query["w"], request.query["h"]))
+                await request.answer(200)
             case _:
                 raise RefusedError(404, "page not found")
         return True
+
+    async def _attach(self, request: Request, container: FakeContainer) -> None:
+        """A container that says something on both streams and then what it hears."""
+        tty = bool(container.body.get("Tty"))
+        request.writer.write(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        for stream, data in ((1, b"out;"), (2, b"err;")):
+            request.writer.write(data if tty else frame(stream, data))
+        parts: list[asyncio.Task[Any]] = [asyncio.create_task(container.stopped.wait())]
+        if "stdin" in request.query:
+            parts.append(asyncio.create_task(self._hear(request, container, tty)))
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        for part in parts:
+            part.cancel()
+        request.writer.close()
+
+    async def _hear(self, request: Request, container: FakeContainer, tty: bool) -> None:
+        """The end of input ends a container with `StdinOnce` and no terminal; else it detaches."""
+        while data := await request.reader.read(65536):
+            request.writer.write(data if tty else frame(1, data))
+        if container.body.get("StdinOnce") and not tty:
+            self.finish(container, 0)
 
     def _start(self, container: FakeContainer) -> int:
         if container.running:
