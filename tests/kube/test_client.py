@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import make_pod, pod_json
+from tests.clocks import ManualClock
 from tests.fake_api_server import FakeApiServer
 from vkubelet.errors import (
     ApiError,
@@ -141,6 +142,24 @@ async def test_more_requests_than_connections_wait_their_turn(
 
 
 # --- names
+
+
+async def test_new_connections_break_off_watches_but_no_request(
+    api_server: FakeApiServer, kube_client: KubeClient
+) -> None:
+    clock, answering = ManualClock(), api_server.hold("GET", "kube-system")
+    asking = asyncio.create_task(kube_client.cluster_id())
+    await api_server.wait_for(lambda: len(api_server.requests) == 1)
+    async with kube_client.watch("/api/v1/pods", {}, timeout_s=60) as batches:
+        renewing = asyncio.create_task(kube_client.renew_connections(clock))
+        with pytest.raises(ApiUnavailableError):
+            await anext(batches)
+    assert await kube_client.get("/api/v1/namespaces/default")
+    answering.set()
+    assert await asking
+    await clock.advance(60)
+    await renewing
+    assert await kube_client.get("/api/v1/namespaces/default")
 
 
 @pytest.mark.parametrize("name", ["../secrets/admin", "..", ".", "", "a/b", "a%2fb"])

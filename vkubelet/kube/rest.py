@@ -105,6 +105,7 @@ class RestClient:
             self._options["server_hostname"] = credentials.server_hostname
         self._session: aiohttp.ClientSession
         self._watch_session: aiohttp.ClientSession
+        self._watches: set[aiohttp.ClientResponse] = set()
 
     async def __aenter__(self) -> Self:
         """Open the sessions; nothing is sent yet."""
@@ -128,13 +129,16 @@ class RestClient:
         Watches are broken off and go on where they were, as the kubelet's do; requests under way get the
         time that they would have anyway, for which this waits.
         """
-        session, watch_session = self._session, self._watch_session
+        sessions = self._watch_session, self._session
         self._open_sessions()
+        for watch in self._watches:
+            if watch.connection is not None and watch.connection.transport is not None:
+                watch.connection.transport.abort()  # closing the session would leave its reader waiting
         try:
-            await watch_session.close()
             await clock.sleep(_CONNECT_S + _SILENCE_S)
         finally:
-            await session.close()
+            for session in sessions:
+                await session.close()
 
     async def get(self, path: str, **params: str) -> Json:
         """The object at `path`."""
@@ -199,7 +203,11 @@ class RestClient:
                     if error.code == 401:
                         await self._renew()
                     raise error
-                yield self._lines(response.content, path)
+                self._watches.add(response)
+                try:
+                    yield self._lines(response.content, path)
+                finally:
+                    self._watches.discard(response)
 
     async def _lines(self, content: aiohttp.StreamReader, path: str) -> AsyncIterator[list[bytes]]:
         splitter = LineSplitter()
