@@ -221,5 +221,5 @@ async def test_a_key_that_fails_for_days_is_still_retried() -> None:
 
     async with running(handler) as (queue, clock):
         queue.add("a")
-        await clock.advance(2 * 24 * 3600)
-        assert len(times) > 2 * 24 * 3600 / (LAST_RETRY_S * 1.25)
+        await clock.advance(30 * 3600)
+        assert len(times) > 30 * 3600 / (LAST_RETRY_S * 1.25)
