@@ -33,11 +33,11 @@ class Cluster:
     audit: AuditLog
 
     @classmethod
-    def start(cls, directory: Path, *, one_process: bool) -> Cluster:
+    def start(cls, directory: Path, *, one_process: bool, api_server_flags: Sequence[str] = ()) -> Cluster:
         """Start a control plane in `directory`, in one process or in four."""
         audit = AuditLog(directory.resolve())
         control_plane = ControlPlane(
-            directory, one_process=one_process, flags={"kube-apiserver": audit.flags()}
+            directory, one_process=one_process, flags={"kube-apiserver": [*audit.flags(), *api_server_flags]}
         )
         kubectl = Kubectl(control_plane.programs.kubectl(), control_plane.admin_kubeconfig)
         try:

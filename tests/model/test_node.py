@@ -211,19 +211,19 @@ def test_the_lease_is_the_nodes_and_is_renewed_without_losing_what_others_put_in
 
 
 @pytest.mark.parametrize(
-    ("version", "serves", "declared"),
+    ("version", "declared"),
     [
-        ((1, 36), True, ("ExtendWebSocketsToKubelet",)),
-        ((1, 37), True, ("ExtendWebSocketsToKubelet",)),
-        ((1, 35), True, ()),
-        ((0, 0), True, ()),
-        ((1, 36), False, ()),
+        ((1, 36), ("ExtendWebSocketsToKubelet",)),
+        ((1, 37), ("ExtendWebSocketsToKubelet",)),
+        ((2, 0), ("ExtendWebSocketsToKubelet",)),
+        ((1, 35), ()),
+        ((0, 0), ()),
     ],
 )
-def test_a_feature_is_declared_when_it_holds_and_is_known(
-    version: tuple[int, int], serves: bool, declared: tuple[str, ...]
+def test_a_feature_is_declared_where_the_api_server_knows_it(
+    version: tuple[int, int], declared: tuple[str, ...]
 ) -> None:
-    assert node.declared_features(version, serves_all_over_websocket=serves) == declared
+    assert node.declared_features(version) == declared
 
 
 def test_declared_features_are_told_and_taken_back() -> None:

@@ -46,11 +46,6 @@ LEASE_DURATION_S = 40
 
 _WEBSOCKETS_FEATURE = "ExtendWebSocketsToKubelet"
 _WEBSOCKETS_SINCE = (1, 36)
-_SERVES_ALL_OVER_WEBSOCKET = False
-"""
-The feature speaks of exec, attach and port-forward. Exec and attach are served over WebSocket, port-forward
-is not yet; declared now, it would make the API server pass `kubectl port-forward` on to what cannot answer.
-"""
 
 _INFO_FIELDS = (
     "machineID",
@@ -105,22 +100,17 @@ class NodeIdentity:
     declared_features: tuple[str, ...] = ()
 
 
-def declared_features(
-    server_version: tuple[int, int], *, serves_all_over_websocket: bool = _SERVES_ALL_OVER_WEBSOCKET
-) -> tuple[str, ...]:
+def declared_features(server_version: tuple[int, int]) -> tuple[str, ...]:
     """
     `status.declaredFeatures`: promises to the API server and the scheduler, so none before it holds.
 
-    With ``ExtendWebSocketsToKubelet`` the API server passes clients' WebSockets through to this node instead
-    of translating them to SPDY.
+    With ``ExtendWebSocketsToKubelet`` the API server passes clients' WebSockets for exec, attach and
+    port-forward through to this node instead of translating them to SPDY.
 
     Args:
         server_version: the API server's, (major, minor); one that does not know the field is not told.
-        serves_all_over_websocket: exec, attach and port-forward.
     """
-    if serves_all_over_websocket and server_version >= _WEBSOCKETS_SINCE:
-        return (_WEBSOCKETS_FEATURE,)
-    return ()
+    return (_WEBSOCKETS_FEATURE,) if server_version >= _WEBSOCKETS_SINCE else ()
 
 
 def kubelet_version(provider: str, version: str) -> str:
