@@ -428,7 +428,9 @@ async def test_limits_are_set_and_exceeding_memory_is_an_oom_kill(pod: PodUnderT
         memory_limit_bytes=16 << 20,
         oom_score_adj=-997,
     )
-    config = replace(pod.config("sh", "-c", "x=a; while true; do x=$x$x; done"), resources=resources)
+    # The engine hears of the kernel's deed a moment late, and only once it has begun to listen.
+    script = "sleep 1; (x=a; while true; do x=$x$x; done); code=$?; sleep 1; exit $code"
+    config = replace(pod.config("sh", "-c", script), resources=resources)
     info, _ = await pod.run(config)
     assert info.oom_killed
     assert info.exit_code == 137

@@ -311,13 +311,17 @@ def test_with_always_even_a_success_is_repeated_with_back_off(kubectl: Kubectl) 
     pods.wait_for_event(kubectl, COMES_AND_GOES, "Started")
 
 
+# The engine hears of the kernel's deed a moment late, and only once it has begun to listen: without the pauses
+# it would now and then call this an ordinary end.
 EATS_MEMORY = prepare(
     manifests.pod(
         "eats-memory",
         NODE,
         containers=[
             container(
-                command=shell("dd if=/dev/zero of=/dev/null bs=64M count=1"),
+                command=shell(
+                    "sleep 2; dd if=/dev/zero of=/dev/null bs=64M count=1; code=$?; sleep 1; exit $code"
+                ),
                 resources={"limits": {"memory": "16Mi"}},
             )
         ],
@@ -330,7 +334,6 @@ def test_a_container_that_is_killed_for_memory_is_oom_killed(kubectl: Kubectl) -
     pod = ended(kubectl, EATS_MEMORY)
     assert pods.phase(pod) == "Failed"
     end = pods.terminated(pod)
-    # The shell outlives its child, which is what the kernel kills; both are the container's.
     assert end["reason"] == "OOMKilled"
     assert end["exitCode"] == 137
 
