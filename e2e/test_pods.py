@@ -311,8 +311,8 @@ def test_with_always_even_a_success_is_repeated_with_back_off(kubectl: Kubectl) 
     pods.wait_for_event(kubectl, COMES_AND_GOES, "Started")
 
 
-# The engine hears of the kernel's deed a moment late, and only once it has begun to listen: without the pauses
-# it would now and then call this an ordinary end.
+# The engine hears of the kernel's deed a moment late, and only once it has begun to listen: without the
+# pauses it would now and then call this an ordinary end.
 EATS_MEMORY = prepare(
     manifests.pod(
         "eats-memory",
@@ -549,7 +549,7 @@ SHORTENED = prepare(
         "shortened",
         NODE,
         shell("trap '' TERM; while true; do sleep 1; done"),
-        terminationGracePeriodSeconds=600,
+        terminationGracePeriodSeconds=45,
     )
 )
 
@@ -558,7 +558,7 @@ def test_a_second_deletion_shortens_the_grace_period(kubectl: Kubectl) -> None:
     pods.wait_ready(kubectl, SHORTENED)
     kubectl.run("delete", "pod", SHORTENED, "--wait=false")
     pods.wait_for_event(kubectl, SHORTENED, "Killing")
-    kubectl.run("delete", "pod", SHORTENED, "--grace-period=1", "--timeout=30s")
+    kubectl.run("delete", "pod", SHORTENED, "--grace-period=1", "--timeout=25s")
 
 
 FORCED = prepare(manifests.pod("forced", NODE))
