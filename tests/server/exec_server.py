@@ -15,7 +15,8 @@ from vkubelet.errors import StreamError
 from vkubelet.model.keys import PodKey
 from vkubelet.provider import ExecIO
 from vkubelet.server.exec import ExecHandler
-from vkubelet.server.remote_session import RemoteCommandServer, StreamTimeouts
+from vkubelet.server.remote_session import RemoteCommandServer
+from vkubelet.server.served_connection import StreamTimeouts
 
 Run = Callable[[Sequence[str], ExecIO], Awaitable[int]]
 

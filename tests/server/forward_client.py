@@ -24,7 +24,7 @@ from vkubelet.model.keys import PodKey
 from vkubelet.protocols import spdy, websocket
 from vkubelet.provider import PortConnection
 from vkubelet.server.port_forward import PortForwardServer, port_forward_routes
-from vkubelet.server.remote_session import StreamTimeouts
+from vkubelet.server.served_connection import StreamTimeouts
 
 PROTOCOL = "portforward.k8s.io"
 TUNNEL = f"SPDY/3.1+{PROTOCOL}"

@@ -19,8 +19,9 @@ from vkubelet.errors import StreamError
 from vkubelet.model.keys import PodKey
 from vkubelet.provider import ExecIO, TerminalSize
 from vkubelet.server.attach import AttachHandler
-from vkubelet.server.remote_session import RemoteCommandServer, StreamTimeouts
+from vkubelet.server.remote_session import RemoteCommandServer
 from vkubelet.server.run import RunHandler
+from vkubelet.server.served_connection import StreamTimeouts
 
 PATH = "/attach/default/web/main"
 OUTPUT = [("output", "1")]

@@ -14,7 +14,7 @@ from tests.server.spdy_client import V4, request, upgraded
 from vkubelet.errors import PodNotFoundError, StreamError
 from vkubelet.protocols import spdy
 from vkubelet.provider import ExecIO, TerminalSize
-from vkubelet.server.remote_session import StreamTimeouts
+from vkubelet.server.served_connection import StreamTimeouts
 
 PATH = "/exec/default/web/main"
 OUTPUT = [("command", "cmd"), ("output", "1")]

@@ -28,7 +28,7 @@ from tests.server.websocket_client import (
 from vkubelet.protocols.channel_messages import REMOTE_COMMAND_SUBPROTOCOLS
 from vkubelet.protocols.websocket import Closed, PingReceived, PongReceived
 from vkubelet.provider import ExecIO, TerminalSize
-from vkubelet.server.remote_session import StreamTimeouts
+from vkubelet.server.served_connection import StreamTimeouts
 
 PATH = "/exec/default/web/main"
 OUTPUT = [("command", "cmd"), ("output", "1")]

@@ -30,7 +30,7 @@ from tests.server.websocket_client import handshake_headers, websocket_request, 
 from vkubelet.errors import PodNotFoundError
 from vkubelet.protocols import spdy
 from vkubelet.provider import PortConnection
-from vkubelet.server.remote_session import StreamTimeouts
+from vkubelet.server.served_connection import StreamTimeouts
 
 MIB = 1 << 20
 UID = make_pod().uid

@@ -17,8 +17,8 @@ from tests.server.spdy_client import request, upgraded
 from vkubelet.protocols import spdy
 from vkubelet.protocols.spdy import frames
 from vkubelet.provider import ExecIO
-from vkubelet.server.remote_session import StreamTimeouts
 from vkubelet.server.self_signed import self_signed
+from vkubelet.server.served_connection import StreamTimeouts
 
 PATH = "/exec/default/web/main"
 OUTPUT = [("command", "cmd"), ("output", "1")]

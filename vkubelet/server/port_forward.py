@@ -31,8 +31,7 @@ from vkubelet.server.connection import Link, take_over
 from vkubelet.server.endpoint import not_supported
 from vkubelet.server.forward_session import ForwardSession
 from vkubelet.server.pods import PodLookup
-from vkubelet.server.remote_session import StreamTimeouts
-from vkubelet.server.served_connection import ServedConnection
+from vkubelet.server.served_connection import ServedConnection, StreamTimeouts
 from vkubelet.server.spdy_streams import SpdyStreams
 from vkubelet.server.streaming import Channel, Streams
 from vkubelet.server.tunnel import TunnelLink

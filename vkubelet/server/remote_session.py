@@ -6,17 +6,13 @@ command use them (a `RemoteCommandSession` is the `provider.ExecIO` it sees) and
 clients rely on: all output, then the status on the error stream, then the connection. What the command is,
 is the caller's business (`exec.py`, `attach.py`); what carries the streams is `upgrade`'s choice.
 
-The time limits are the kubelet's. Its way to end was not taken over: it resets the streams and closes the
-socket at once, and a client that is still sending stdin then answers with a TCP reset, which can cost it
-the end of the output. Here the output streams end with FLAG_FIN, and the connection is held open, reading
-and discarding, until the client has closed it or `linger_s` is over.
+The connection's life is `served_connection.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import assert_never
 
 import structlog
@@ -37,12 +33,13 @@ from vkubelet.protocols.remote_command import (
 )
 from vkubelet.provider import TerminalSize
 from vkubelet.server.connection import Link, take_over
+from vkubelet.server.served_connection import ServedConnection, StreamTimeouts
 from vkubelet.server.spdy_streams import SpdyStreams
 from vkubelet.server.streaming import Channel, Streams
 from vkubelet.server.upgrade import SpdyUpgrade, WebSocketUpgrade, remote_command_upgrade
 from vkubelet.server.websocket_streams import WebSocketStreams
 
-__all__ = ["Command", "RemoteCommandServer", "RemoteCommandSession", "StreamTimeouts"]
+__all__ = ["Command", "RemoteCommandServer", "RemoteCommandSession"]
 
 _log = structlog.get_logger(__name__)
 
@@ -50,29 +47,6 @@ _MAX_STREAMS = 16
 
 Command = Callable[["RemoteCommandSession"], Awaitable[int]]
 """Uses the streams and returns an exit code; raises what the client is to be told."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamTimeouts:
-    """
-    How long streams may take; the defaults are the kubelet's.
-
-    Attributes:
-        idle_s: a connection on which nothing moves is closed.
-        creation_s: for the client to open the streams it asked for.
-        linger_s: for the client to close, once it has everything.
-        keep_alive_s: between two signs of life of ours, which a kubelet gives none of: firewalls and load
-            balancers forget connections that are silent for minutes.
-    """
-
-    idle_s: float = 4 * 3600
-    creation_s: float = 30
-    linger_s: float = 5
-    keep_alive_s: float = 30
-
-
-class _ConnectionEndedError(Exception):
-    """The client has gone, or has been idle for too long; the message says which."""
 
 
 class RemoteCommandSession:
@@ -162,7 +136,7 @@ class RemoteCommandServer:
     def __init__(self, clock: Clock, timeouts: StreamTimeouts | None = None) -> None:
         self._clock = clock
         self._timeouts = timeouts or StreamTimeouts()
-        self._connections: set[_Connection] = set()
+        self._connections: set[ServedConnection] = set()
 
     @property
     def open_connections(self) -> int:
@@ -188,13 +162,33 @@ class RemoteCommandServer:
         link, response = await take_over(request, upgrade.headers)
         session = RemoteCommandSession(upgrade.version, upgrade.expected_streams(options), tty=options.tty)
         streams = _open_streams(link, session, upgrade, options, self._clock)
-        connection = _Connection(link, streams, session, self._clock, self._timeouts)
+        connection = ServedConnection(link, streams, self._clock, self._timeouts)
         self._connections.add(connection)
         try:
-            await connection.run(command, failure)
+            async with connection.life():
+                await session.finish(await self._perform(session, link, command, failure))
         finally:
             self._connections.discard(connection)
         return response
+
+    async def _perform(
+        self, session: RemoteCommandSession, link: Link, command: Command, failure: str
+    ) -> RemoteStatus:
+        """Run the command once its streams are there; what it raises becomes a status."""
+        try:
+            async with asyncio.timeout(self._timeouts.creation_s):
+                await session.complete.wait()
+        except TimeoutError:
+            return InternalError(f"{failure}: timed out waiting for client to create streams")
+        try:
+            return ExitStatus(await command(session))
+        except ProviderError as error:
+            return InternalError(f"{failure}: {error}")
+        except Exception as error:  # the one boundary of a session: the client must hear of it
+            if link.lost.is_set():
+                raise ConnectionResetError("the client has gone") from error
+            _log.exception("remote command failed")
+            return InternalError(f"{failure}: {error}")
 
     def shutdown(self) -> None:
         """End every connection: the commands are cancelled, the clients are told (GOAWAY, Close)."""
@@ -229,97 +223,3 @@ def _first_output(options: StreamOptions) -> StreamType:
     if options.stdout:
         return StreamType.STDOUT
     return StreamType.STDERR if options.stderr else StreamType.ERROR
-
-
-class _Connection:
-    """The tasks of one served request."""
-
-    def __init__(
-        self,
-        link: Link,
-        streams: Streams,
-        session: RemoteCommandSession,
-        clock: Clock,
-        timeouts: StreamTimeouts,
-    ) -> None:
-        self._link = link
-        self._streams = streams
-        self._session = session
-        self._clock = clock
-        self._timeouts = timeouts
-        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    def end(self, reason: str) -> None:
-        """Cancel the command and close, for a reason of ours."""
-        if not self._ended.done():
-            self._ended.set_result(reason)
-
-    async def run(self, command: Command, failure: str) -> None:
-        """Everything between the upgrade and the end of the connection."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                guards = [
-                    tasks.create_task(self._until_lost(), name="stream until lost"),
-                    tasks.create_task(self._until_idle(), name="stream until idle"),
-                    tasks.create_task(self._until_ended(), name="stream until ended"),
-                    tasks.create_task(self._keep_alive(), name="stream signs of life"),
-                ]
-                await self._session.finish(await self._perform(command, failure))
-                self._streams.goaway(complete=True)
-                await self._link.flush()
-                for guard in guards:
-                    guard.cancel()
-            await self._linger()
-        except* (_ConnectionEndedError, ConnectionResetError) as ended:
-            _log.info("stream connection ended early", reason=str(ended.exceptions[0]))
-        finally:
-            self._streams.goaway(complete=False)
-            self._link.close()
-
-    async def _perform(self, command: Command, failure: str) -> RemoteStatus:
-        """Run the command once its streams are there; what it raises becomes a status."""
-        try:
-            async with asyncio.timeout(self._timeouts.creation_s):
-                await self._session.complete.wait()
-        except TimeoutError:
-            return InternalError(f"{failure}: timed out waiting for client to create streams")
-        try:
-            return ExitStatus(await command(self._session))
-        except ProviderError as error:
-            return InternalError(f"{failure}: {error}")
-        except Exception as error:  # the one boundary of a session: the client must hear of it
-            if self._link.lost.is_set():
-                raise ConnectionResetError("the client has gone") from error
-            _log.exception("remote command failed")
-            return InternalError(f"{failure}: {error}")
-
-    async def _linger(self) -> None:
-        """Give the client time to close the connection, which has carried all it will."""
-        try:
-            async with asyncio.timeout(self._timeouts.linger_s):
-                await self._link.lost.wait()
-        except TimeoutError:
-            pass  # it has everything, and may be closed
-
-    # --- guards: each ends the session by raising ---------------------------------------------------------
-
-    async def _until_lost(self) -> None:
-        await self._link.lost.wait()
-        self._streams.lost()
-        raise _ConnectionEndedError("the client has gone")
-
-    async def _until_idle(self) -> None:
-        while (left_s := self._idle_left_s()) > 0:
-            await self._clock.sleep(left_s)
-        raise _ConnectionEndedError(f"nothing moved for {self._timeouts.idle_s:g} s")
-
-    async def _until_ended(self) -> None:
-        raise _ConnectionEndedError(await self._ended)
-
-    async def _keep_alive(self) -> None:
-        while True:
-            await self._clock.sleep(self._timeouts.keep_alive_s)
-            self._streams.keep_alive()
-
-    def _idle_left_s(self) -> float:
-        return self._streams.last_activity + self._timeouts.idle_s - self._clock.monotonic()

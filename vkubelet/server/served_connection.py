@@ -1,8 +1,14 @@
 """
 The life of a connection that carries streams: what may end it, and how it says so.
 
-The limits are the kubelet's. A `ServedConnection` gives whoever serves it a task group, and ends that with
-everything in it when the client has gone, when nothing has moved for too long, or when the server shuts down.
+The time limits are the kubelet's. A `ServedConnection` gives whoever serves it a task group, and ends that
+with everything in it when the client has gone, when nothing has moved for too long, or when the server shuts
+down.
+
+The kubelet's way to end was not taken over: it resets the streams and closes the socket at once, and a client
+that is still sending then answers with a TCP reset, which can cost it the end of the output. Here streams end
+by themselves, and the connection is held open, reading and discarding, until the client has closed it or
+`linger_s` is over.
 """
 
 from __future__ import annotations
@@ -10,17 +16,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import structlog
 
 from vkubelet.clock import Clock
 from vkubelet.server.connection import Link
-from vkubelet.server.remote_session import StreamTimeouts
 from vkubelet.server.streaming import Streams
 
-__all__ = ["ServedConnection"]
+__all__ = ["ServedConnection", "StreamTimeouts"]
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTimeouts:
+    """
+    How long streams may take; the defaults are the kubelet's.
+
+    Attributes:
+        idle_s: a connection on which nothing moves is closed.
+        creation_s: for the client to open the streams it asked for.
+        linger_s: for the client to close, once it has everything.
+        keep_alive_s: between two signs of life of ours, which a kubelet gives none of: firewalls and load
+            balancers forget connections that are silent for minutes.
+    """
+
+    idle_s: float = 4 * 3600
+    creation_s: float = 30
+    linger_s: float = 5
+    keep_alive_s: float = 30
 
 
 class _ConnectionEndedError(Exception):
