@@ -18,6 +18,7 @@ from e2e.harness.kubectl import Kubectl
 from e2e.harness.manifests import container
 from e2e.harness.port_forward import exchange, kubectl_port_forward, sha256, upload
 from e2e.harness.vkubelet import Vkubelet
+from e2e.harness.websocket_client import WebSocketStream
 from tests.server.forward_client import Way, forwarding, spdy_headers
 from tests.server.spdy_client import request
 
@@ -156,10 +157,10 @@ def context(cluster: Cluster) -> ssl.SSLContext:
 
 @pytest.fixture(scope="module")
 def token(kubectl: Kubectl) -> Iterator[str]:
-    """Of a service account that may use the kubelet's API."""
+    """Of a service account that may use the kubelet's API, and forward ports."""
     kubectl.run("create", "serviceaccount", "forwarder")
     name = f"forwarder-{kubectl.namespace}"
-    kubectl.run("create", "clusterrole", name, "--verb=get,create", "--resource=nodes/proxy")
+    kubectl.run("create", "clusterrole", name, "--verb=get,create", "--resource=nodes/proxy,pods/portforward")
     subject = f"--serviceaccount={kubectl.namespace}:forwarder"
     kubectl.run("create", "clusterrolebinding", name, f"--clusterrole={name}", subject)
     yield kubectl.run("create", "token", "forwarder").strip()
@@ -197,3 +198,33 @@ async def test_who_may_not_is_not_let_in(
         )
         writer.transport.abort()
         assert answer.status == status
+
+
+# --- channels of a WebSocket, which kubectl does not speak ------------------------------------------------
+
+
+@pytest.mark.parametrize("subprotocol", ["v4.channel.k8s.io", "v4.base64.channel.k8s.io"])
+@pytest.mark.parametrize("direct", [True, False], ids=["kubelet", "api-server"])
+def test_each_port_has_its_channels(
+    cluster: Cluster,
+    kubectl: Kubectl,
+    vkubelet_docker: Vkubelet,
+    context: ssl.SSLContext,
+    token: str,
+    subprotocol: str,
+    direct: bool,
+) -> None:
+    ports = f"{ECHO},{REFUSED},{ON_LOCALHOST}"
+    address = ("127.0.0.1", vkubelet_docker.port)
+    path, query = f"/portForward/{kubectl.namespace}/{SERVER}", [("port", ports)]
+    if not direct:
+        address = ("127.0.0.1", int(cluster.control_plane.server.rpartition(":")[2]))
+        path = f"/api/v1/namespaces/{kubectl.namespace}/pods/{SERVER}/portforward"
+        query = [("ports", port) for port in ports.split(",")]
+    with WebSocketStream(address, context, path, query, subprotocol, token=token) as stream:
+        told = stream.expect(3, b"refused")
+        assert told.startswith(REFUSED.to_bytes(2, "little"))
+        stream.send(0, b"hello")
+        assert stream.expect(0, b"hello")
+        stream.send(4, GET)
+        assert stream.expect(4, b"hello\n").endswith(b"hello\n")
