@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
-from vkubelet import identity, metrics
+from vkubelet import identity, tracing
 from vkubelet.clock import Clock, SystemClock
 from vkubelet.controllers.lease_controller import LeaseController
 from vkubelet.controllers.listers import PodLister, ServiceLister
@@ -50,6 +50,7 @@ from vkubelet.model.node import NodeIdentity, declared_features
 from vkubelet.model.observations import PodObservation
 from vkubelet.model.pod import Json, Pod
 from vkubelet.model.references import ServiceData
+from vkubelet.observability import observed
 from vkubelet.provider import (
     Attacher,
     ExecRunner,
@@ -60,6 +61,7 @@ from vkubelet.provider import (
     StatsSource,
 )
 from vkubelet.server.app import Powers
+from vkubelet.server.health_port import health_port
 from vkubelet.server.listener import bind
 from vkubelet.server.process_info import process_info
 from vkubelet.serving import KubeletApi
@@ -90,7 +92,7 @@ async def run(settings: Settings) -> None:
     _allow_many_files()
     if not await _unless(stop, identity.bootstrap(settings, clock)):
         return
-    async with KubeClient.connect(settings.kubeconfig, clock=clock) as client:
+    async with observed(settings), KubeClient.connect(settings.kubeconfig, clock=clock) as client:
         await _VirtualNode(settings, client, clock).run(stop)
 
 
@@ -138,10 +140,11 @@ class _VirtualNode:
         if stop.is_set():
             return
         provider = self._make_provider(cluster_id)
-        metrics.set_build_info(installed_version(), provider.name, self._settings.node_name)
         publish_pod_counts(self._records, self._pods)
+        powers = self._powers(provider)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(api.running(self._powers(provider)))
+            await stack.enter_async_context(health_port(self._settings.healthz_port, powers.health_checks))
+            await stack.enter_async_context(api.running(powers))
             await stack.enter_async_context(provider.running())
             keep_identity = identity.keep_certificate(self._settings, self._client, self._clock)
             await stack.enter_async_context(_running(self._recorder.run(), keep_identity))
@@ -356,6 +359,11 @@ class _VirtualNode:
         )
 
     def _pod_event(self, event: StoreEvent[Pod]) -> None:
+        seen = event.old if isinstance(event, Deleted) else event.new
+        with tracing.pod_span("watch event", seen, kind=type(event).__name__):
+            self._pod_changed(event)
+
+    def _pod_changed(self, event: StoreEvent[Pod]) -> None:
         self._pod_lister.note(event)
         match event:
             case Added(new):

@@ -149,6 +149,8 @@ CASES: dict[str, Case] = {
     "shutdown_grace_period_s": SECONDS,
     "event_qps": numbers(5, 50, 0),
     "event_burst": numbers(10, 100, 1),
+    "healthz_port": numbers(10248, 443, 0),
+    "tracing_endpoint": same("http://localhost:4318", "https://[::1]:4318/otlp", "http://collector"),
     "log_level": Case(("DEBUG", "warn", "error"), ("debug", "warning", "error")),
     "log_format": same("json", "console", "auto"),
 }
@@ -198,6 +200,8 @@ BAD: dict[str, tuple[str, ...]] = {
     "shutdown_grace_period_s": ("-1s", "1d"),
     "event_qps": ("-1", "x"),
     "event_burst": ("0", "x"),
+    "healthz_port": ("70000", "-1", ""),
+    "tracing_endpoint": ("localhost:4318", "ftp://host", "http://", "http://[::1", ""),
     "log_level": ("loud", ""),
     "log_format": ("xml", ""),
 }

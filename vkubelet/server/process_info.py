@@ -100,6 +100,9 @@ def _configuration(settings: Settings) -> Json:
         "tlsCertFile": _path(settings.tls_cert_file),
         "tlsPrivateKeyFile": _path(settings.tls_private_key_file),
         "clusterDNS": list(settings.cluster_dns),
+        "healthzPort": settings.healthz_port,
+        "healthzBindAddress": "127.0.0.1" if settings.healthz_port else "",
+        "tracing": {"endpoint": settings.tracing_endpoint} if settings.tracing_endpoint else {},
         "maxPods": settings.max_pods,
     }
     return configuration | {name: value for name, value in optional.items() if value}

@@ -286,6 +286,14 @@ class Settings:
         metavar="NUMBER",
     )
 
+    healthz_port: int = option(
+        parsers.port,
+        "A port on 127.0.0.1 for /healthz without TLS and credentials; 0 for none (a kubelet has 10248).",
+        default="0",
+        group=_SERVER,
+        metavar="PORT",
+    )
+
     cluster_dns: tuple[str, ...] = option(
         parsers.ip_addresses,
         "Name servers for pods with dnsPolicy ClusterFirst, repeated or between commas.",
@@ -361,6 +369,15 @@ class Settings:
         default="100",
         group=_TIMES,
         metavar="NUMBER",
+    )
+
+    tracing_endpoint: str | None = option(
+        parsers.http_url,
+        "Where to send OpenTelemetry traces, by OTLP over HTTP. Needs pip install 'vkubelet[otel]'.",
+        default_help="no traces",
+        group=_LOGS,
+        metavar="URL",
+        env_aliases=("OTEL_EXPORTER_OTLP_ENDPOINT",),
     )
 
     log_level: LogLevel = option(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from vkubelet.settings.option import Raw
 
@@ -23,6 +24,7 @@ __all__ = [
     "choice",
     "dns_subdomain",
     "duration_s",
+    "http_url",
     "ip_address",
     "ip_addresses",
     "items",
@@ -132,6 +134,18 @@ def port(raw: Raw) -> int:
         return whole_number(0, _PORT_MAX)(raw)
     except ValueError:
         raise ValueError(f"{shown(raw)} is not a port; use a number from 1 to {_PORT_MAX}") from None
+
+
+def http_url(raw: Raw) -> str:
+    """A URL such as ``http://localhost:4318``."""
+    written = text(raw)
+    try:
+        parts = urlsplit(written)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{shown(raw)} is not a URL; write http://host:port")
+    return written
 
 
 def choice(*allowed: T, aliases: Mapping[str, T] | None = None) -> Callable[[Raw], T]:
