@@ -18,6 +18,8 @@ from typing import Protocol
 
 from aiohttp import web
 
+from vkubelet import metrics
+
 __all__ = ["Link", "Receiver", "take_over"]
 
 _WRITE_HIGH_BYTES = 256 * 1024
@@ -59,11 +61,13 @@ class Link(asyncio.Protocol):
         self._receiver = receiver
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES, low=_WRITE_LOW_BYTES)
         self._transport.set_protocol(self)
+        metrics.STREAM_CONNECTIONS.inc()
 
     # --- asyncio's side -----------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived."""
+        metrics.STREAM_RECEIVED_BYTES.inc(len(data))
         if self._receiver is not None:
             self._receiver.data_received(data)
 
@@ -79,6 +83,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more will come; who waits for room wakes up and finds out."""
+        metrics.STREAM_CONNECTIONS.dec()
         self._loss = exc
         self._disconnected = True
         self.peer_left()
@@ -105,6 +110,7 @@ class Link(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Queue `data`; it goes nowhere when the connection is lost."""
         if data and not self.lost.is_set():
+            metrics.STREAM_SENT_BYTES.inc(len(data))
             self._transport.write(data)
 
     async def drain(self) -> None:
