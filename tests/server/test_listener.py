@@ -126,10 +126,19 @@ async def test_whose_first_request_does_not_come_is_cut_off(
         writer.close()
 
 
-async def test_who_has_asked_once_may_be_silent_for_longer(
-    files: Files, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_who_has_asked_once_may_be_silent_for_longer(
+    loop: str, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "_FIRST_HEAD_S", 0.1)
+    problems: list[dict[str, object]] = []
+    with asyncio.Runner(loop_factory=pytest.importorskip(loop).new_event_loop) as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: problems.append(context))
+        runner.run(_ask_twice(files))
+    assert problems == []
+
+
+async def _ask_twice(files: Files) -> None:
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin-token\r\n\r\n"
     async with serving(files) as kubelet, asyncio.timeout(5):
         reader, writer = await connect(kubelet)

@@ -330,6 +330,28 @@ async def test_a_stream_that_is_opened_and_reset_in_one_breath_does_no_harm() ->
         assert await forward.rest() == b"hello"
 
 
+async def test_a_reset_ends_a_connection_of_which_the_pod_has_ended_its_half_and_takes_nothing() -> None:
+    closed = asyncio.Event()
+
+    class Ended(Stuck):
+        async def read(self, limit: int) -> bytes:
+            return b""
+
+        def close(self) -> None:
+            closed.set()
+
+    async def connect(_: int) -> PortConnection:
+        return Ended()
+
+    async with forward_server(connect) as server, forwarding(server.port) as client:
+        forward = await client.open(80)
+        await forward.send(b"nobody takes this")
+        assert await forward.rest() == b""
+        await forward.reset()
+        async with asyncio.timeout(5):
+            await closed.wait()
+
+
 async def test_a_reset_while_connecting_gives_up() -> None:
     connecting, cancelled = asyncio.Event(), asyncio.Event()
 

@@ -96,7 +96,9 @@ class ForwardedPort:
         # Older clients wait for the end of the error stream before they close the data stream.
         self._data.end()
         self._error.end()
-        if not self._half_closes:
+        if self._half_closes:
+            await upload
+        else:
             upload.cancel()
 
     async def _download(self, connection: PortConnection) -> None:

@@ -90,7 +90,7 @@ class Acceptor:
         self._handshakes: set[asyncio.Task[None]] = set()
         self._is_listening = False
         self._is_full = False
-        self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+        self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle | None] = {}
 
     def listen(self) -> None:
         """
@@ -121,7 +121,7 @@ class Acceptor:
             await asyncio.wait(tuple(self._handshakes), timeout=_LAST_HANDSHAKES_S)
         for handshake in self._handshakes:
             handshake.cancel()
-        for timer in self._silent.values():
+        for timer in filter(None, self._silent.values()):
             timer.cancel()
         self._silent.clear()
 
@@ -166,15 +166,21 @@ class Acceptor:
 
     async def _shake_hands(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        # Noted before the handshake, whose end may bring the first request with it. (What the loop returns in
+        # the end is the protocol with asyncio, and something of its own with uvloop.)
+        protocol = self._server()
+        self._silent[protocol] = None
         try:
-            _, protocol = await loop.connect_accepted_socket(
-                self._server, connection, ssl=self._context, ssl_handshake_timeout=_HANDSHAKE_S
+            await loop.connect_accepted_socket(
+                lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=_HANDSHAKE_S
             )
         except (OSError, ssl.CertificateError, TimeoutError) as error:
             log.debug("TLS handshake failed", error=str(error) or type(error).__name__)
+            self._silent.pop(protocol, None)
             connection.close()
         else:
-            self._silent[protocol] = loop.call_later(_FIRST_HEAD_S, self._cut_off, protocol)
+            if protocol in self._silent:
+                self._silent[protocol] = loop.call_later(_FIRST_HEAD_S, self._cut_off, protocol)
 
     def _cut_off(self, protocol: RequestHandler) -> None:
         self._silent.pop(protocol, None)
