@@ -72,12 +72,14 @@ async def keep_certificate(settings: Settings, client: KubeClient, clock: Clock)
     manager = _manager(settings, client, clock, changed.set)
     async with asyncio.TaskGroup() as group:
         group.create_task(manager.run(), name="client certificate")
-        group.create_task(_show_new_certificate(client, changed, clock), name="new client certificate")
+        group.create_task(_show_new_ones(client, changed, clock, group), name="new client certificates")
         if settings.bootstrap_kubeconfig is not None:
             group.create_task(_end_when_expired(client, clock), name="end of the client certificate")
 
 
-async def _show_new_certificate(client: KubeClient, changed: asyncio.Event, clock: Clock) -> None:
+async def _show_new_ones(
+    client: KubeClient, changed: asyncio.Event, clock: Clock, group: asyncio.TaskGroup
+) -> None:
     while True:
         await changed.wait()
         changed.clear()
@@ -86,7 +88,8 @@ async def _show_new_certificate(client: KubeClient, changed: asyncio.Event, cloc
         except ConfigurationError as error:
             log.error("new client certificate cannot be used", error=str(error))
         else:
-            await client.renew_connections(clock)
+            group.create_task(client.renew_connections(clock), name="end of old connections")
+            await asyncio.sleep(0)
 
 
 async def _end_when_expired(client: KubeClient, clock: Clock) -> None:

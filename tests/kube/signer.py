@@ -24,7 +24,7 @@ DAY_S = 86_400.0
 @dataclass
 class Authority:
     """
-    Signs; `life_s` is how long what it signs is valid.
+    Signs; `life_s` is how long what it signs is valid from now on, `backdated_s` how long it was before.
 
     Attributes:
         requests: what was signed.
@@ -32,6 +32,7 @@ class Authority:
 
     clock: Clock
     life_s: float = 10 * DAY_S
+    backdated_s: float = 0.0
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     requests: list[x509.CertificateSigningRequest] = field(default_factory=list)
     certificate: x509.Certificate = field(init=False)
@@ -77,7 +78,7 @@ class Authority:
             .issuer_name(issuer)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now)
+            .not_valid_before(now - datetime.timedelta(seconds=self.backdated_s))
             .not_valid_after(now + datetime.timedelta(seconds=life_s))
         )
 

@@ -156,6 +156,19 @@ async def test_it_is_renewed_when_most_of_its_life_is_over(
     assert 7 * DAY_S <= changes[1] <= 9 * DAY_S
 
 
+async def test_a_short_life_that_was_dated_back_is_not_over_at_once(
+    clock: ManualClock, clerk: SigningClerk, make: Make
+) -> None:
+    clerk.authority.life_s, clerk.authority.backdated_s = 40, 300
+    async with running(make()):
+        await clock.advance(27)
+        assert len(clerk.asked) == 1
+        await clock.advance(10)
+        assert len(clerk.asked) == 2
+        await clock.advance(3600)
+        assert 3600 / 36 <= len(clerk.asked) <= 3600 / 28 + 2
+
+
 async def test_a_new_key_is_made_for_each_renewal(
     clock: ManualClock, clerk: SigningClerk, make: Make
 ) -> None:

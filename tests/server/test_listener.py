@@ -150,6 +150,25 @@ async def _ask_twice(files: Files) -> None:
         writer.close()
 
 
+def test_uvloop_keeps_the_same_times(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    monkeypatch.setattr(listener, "_FIRST_HEAD_S", 0.1)
+    complaints: list[object] = []
+
+    async def say_nothing() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with serving(files) as kubelet, asyncio.timeout(5):
+            assert await kubelet.get("/healthz") == (200, "ok")
+            reader, writer = await connect(kubelet)
+            assert await is_closed(reader)
+            writer.close()
+            await asyncio.sleep(0.2)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(say_nothing())
+    assert complaints == []
+
+
 async def test_a_handshake_under_way_does_not_hold_up_the_end(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:

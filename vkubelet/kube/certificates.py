@@ -100,6 +100,7 @@ class CertificateManager:
         self._clock = clock
         self._on_change = on_change
         self._on_pending = on_pending
+        self._obtained_at: datetime.datetime | None = None
 
     @property
     def current_file(self) -> Path:
@@ -127,7 +128,7 @@ class CertificateManager:
             await self.ensure()
             certificate = self._current()
             if certificate is not None:  # else somebody removed it just now
-                await self._clock.sleep(_renewal_in_s(certificate, self._clock.now()))
+                await self._clock.sleep(self._renewal_in_s(certificate))
                 await self._renew_until_done()
 
     async def _renew_until_done(self) -> None:
@@ -171,8 +172,22 @@ class CertificateManager:
             self._store(certificate, key)
         except OSError as error:
             raise self._not_writable(error) from error
+        self._obtained_at = self._clock.now()
         log.info("certificate obtained", name=self._name, file=str(self.current_file))
         self._on_change()
+
+    def _renewal_in_s(self, certificate: x509.Certificate) -> float:
+        """
+        Seconds until 70 to 90 % of its life are over.
+
+        Signers date certificates back by some minutes, for clocks that are behind. Of a life of minutes that
+        would leave nothing, and we would ask again and again: its life begins when we got it.
+        """
+        begin = certificate.not_valid_before_utc
+        if self._obtained_at is not None:
+            begin = max(begin, self._obtained_at)
+        due = begin + (certificate.not_valid_after_utc - begin) * random.uniform(0.7, 0.9)
+        return max((due - self._clock.now()).total_seconds(), _LEAST_LIFE_S)
 
     def _check(self, pem: bytes, key: ec.EllipticCurvePrivateKey) -> None:
         try:
@@ -244,12 +259,6 @@ def _read_pair(file: Path) -> x509.Certificate | None:
     except (OSError, ValueError):
         return None
     return certificate if certificate.public_key() == key.public_key() else None
-
-
-def _renewal_in_s(certificate: x509.Certificate, now: datetime.datetime) -> float:
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    due = certificate.not_valid_before_utc + life * random.uniform(0.7, 0.9)
-    return max((due - now).total_seconds(), 0.0)
 
 
 def _says(certificate: x509.Certificate, request: CertificateRequest) -> bool:
