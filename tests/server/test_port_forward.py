@@ -600,6 +600,7 @@ async def test_a_websocket_client_that_says_goodbye_ends_its_connections() -> No
     ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"!")
         await reader.read()
         ended.set()
         writer.close()
@@ -609,7 +610,7 @@ async def test_a_websocket_client_that_says_goodbye_ends_its_connections() -> No
         forward_server() as server,
         websocket_to(server.port, PATH, [("port", str(port))], subprotocol=V4) as client,
     ):
-        await client.until(lambda: len(client.received[0]) == 2)
+        await client.until(lambda: client.received[0].endswith(b"!"))
         client.connection.close()
         await client.flush()
         async with asyncio.timeout(5):
