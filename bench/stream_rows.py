@@ -157,7 +157,8 @@ def _exec_output(node: StreamNode) -> float:
 
 
 def _exec_input(node: StreamNode) -> float:
-    reader = ["sh", "-c", "exec cat > /dev/null"]
+    # Not by the shell's own process: over WebSocket the kubelet ends when a command has closed its stdout.
+    reader = ["sh", "-c", "cat > /dev/null; echo"]
     sent = _timed(node, "exec", "-i", node.pod, "--container=main", "--", *reader, stdin=node.zeros)
     return OUTPUT_MB / sent
 

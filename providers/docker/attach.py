@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+from providers.docker import status
 from providers.docker.attached_streams import AttachedStreams
 from providers.docker.client import EngineClient
 from vkubelet.clock import Clock
@@ -41,7 +42,7 @@ async def attach(client: EngineClient, clock: Clock, container_id: str, io: Exec
         inspected = await client.get(f"{target}/json")
         connection = await client.hijack(f"{target}/attach?{_query(io)}")
         try:
-            has_terminal = bool((inspected.get("Config") or {}).get("Tty"))
+            has_terminal = status.has_terminal(inspected)
             streams = AttachedStreams(client, clock, target, connection, io, has_terminal=has_terminal)
             await streams.run()
         finally:

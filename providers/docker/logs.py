@@ -13,6 +13,7 @@ import datetime
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from providers.docker import status
 from providers.docker.client import EngineClient, EngineError
 from providers.docker.stdcopy import Demultiplexer, Piece, StreamId
 from vkubelet.errors import ProviderUnavailableError, RemoteProtocolError, StreamError
@@ -25,14 +26,14 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 @asynccontextmanager
 async def container_logs(
-    client: EngineClient, container_id: str, options: LogOptions
+    client: EngineClient, container_id: str, options: LogOptions, *, has_terminal: bool | None = None
 ) -> AsyncIterator[AsyncIterator[bytes]]:
-    """See `LogSource.container_logs`."""
+    """See `LogSource.container_logs`; whether the container has a terminal is asked where it is not known."""
     try:
-        inspected = await client.get(f"/containers/{container_id}/json")
-        tty = bool((inspected.get("Config") or {}).get("Tty"))
+        if has_terminal is None:
+            has_terminal = status.has_terminal(await client.get(f"/containers/{container_id}/json"))
         async with client.stream("GET", f"/containers/{container_id}/logs", _params(options)) as chunks:
-            output = chunks if tty else _merged(chunks, timestamps=options.timestamps)
+            output = chunks if has_terminal else _merged(chunks, timestamps=options.timestamps)
             yield output if options.limit_bytes is None else _limited(output, options.limit_bytes)
     except (EngineError, ProviderUnavailableError) as error:
         raise StreamError(str(error), status=getattr(error, "status", 503)) from error

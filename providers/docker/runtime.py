@@ -80,6 +80,7 @@ class DockerRuntime(ContainerRuntime):
         self._oom = OomScores()
         self._inspecting = asyncio.Semaphore(_PARALLEL_INSPECTS)
         self._final: dict[str, ContainerInfo] = {}
+        self._has_terminal: dict[str, bool] = {}
         self._just_changed: set[str] = set()
         self._image_refs: dict[str, str] = {}
         self._signalled: set[str] = set()
@@ -122,6 +123,7 @@ class DockerRuntime(ContainerRuntime):
         summaries = await self._list(None)
         present = {summary["Id"] for summary in summaries}
         self._final = {key: info for key, info in self._final.items() if key in present}
+        self._has_terminal = {key: has for key, has in self._has_terminal.items() if key in present}
         self._just_changed &= present
         return list((await self._observed(summaries)).values())
 
@@ -169,9 +171,11 @@ class DockerRuntime(ContainerRuntime):
             return known
         try:
             async with self._inspecting:
-                info = status.container_info(await self._inspect(container_id))
+                inspected = await self._inspect(container_id)
         except PodNotFoundError:
             return None
+        info = status.container_info(inspected)
+        self._has_terminal[container_id] = status.has_terminal(inspected)
         if status.is_final(info):
             self._final[container_id] = info
         return info
@@ -362,7 +366,9 @@ class DockerRuntime(ContainerRuntime):
         self, container_id: str, options: LogOptions
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """What the container wrote."""
-        return logs.container_logs(self._client, container_id, options)
+        return logs.container_logs(
+            self._client, container_id, options, has_terminal=self._has_terminal.get(container_id)
+        )
 
     async def image_status(self, image: str) -> Image | None:
         """The image if it is present."""

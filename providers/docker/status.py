@@ -22,6 +22,7 @@ __all__ = [
     "addresses",
     "container_info",
     "event_pod",
+    "has_terminal",
     "image",
     "is_final",
     "parse_time",
@@ -93,6 +94,11 @@ def _times(state: Answer) -> tuple[datetime.datetime | None, datetime.datetime |
     if started and finished and not state.get("Running"):
         started = min(started, finished)
     return started, finished
+
+
+def has_terminal(inspected: Answer) -> bool:
+    """Whether a container has a terminal, in which case its output is one raw stream."""
+    return bool((inspected.get("Config") or {}).get("Tty"))
 
 
 def container_info(inspected: Answer) -> ContainerInfo:

@@ -236,7 +236,9 @@ class MemoryRuntime(ContainerRuntime):
 
     async def exec(self, container_id: str, command: Sequence[str], io: ExecIO) -> int:
         """The outcome that `script.parse_script` foresees, written to `io`."""
-        self._container(container_id)
+        info = self._container(container_id)
+        if info.status is not ContainerStatus.RUNNING:
+            raise StreamError(f'container not found ("{info.name}")', status=500)
         script = parse_script(command, hostname=self._owner(container_id).name)
         return await streams.run(script, command, io, self._clock)
 

@@ -178,6 +178,15 @@ async def test_logs_are_merged_in_order(runtime: DockerRuntime, running: FakeCon
     assert await read(runtime, running.id, LogOptions(limit_bytes=0)) == b""
 
 
+async def test_a_container_that_was_inspected_is_not_inspected_for_its_log(
+    runtime: DockerRuntime, engine: FakeEngine, running: FakeContainer
+) -> None:
+    await runtime.list_pods()
+    engine.requests.clear()
+    await read(runtime, running.id, LogOptions())
+    assert [path.rpartition("/")[2] for _, path, *_ in engine.requests] == ["logs"]
+
+
 async def test_log_options_are_the_engines(
     runtime: DockerRuntime, engine: FakeEngine, running: FakeContainer
 ) -> None:

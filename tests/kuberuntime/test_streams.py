@@ -131,6 +131,18 @@ async def test_exec_copies_its_input(engine: Engine) -> None:
     assert bytes(io.stdout.data) == b"one two"
 
 
+async def test_a_container_that_was_seen_to_run_is_not_looked_up_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = await engine.create(pod_that_says("hello"))
+    asked: list[object] = []
+    monkeypatch.setattr(engine.runtime, "pod_status", asked.append)
+
+    assert await log(engine, pod) == b"hello\n"
+    assert await engine.provider.exec(pod.key, "main", ["true"], FakeIO()) == 0
+    assert asked == []
+
+
 async def test_exec_needs_a_running_container(engine: Engine) -> None:
     pod = await engine.create(restartPolicy="Never", containers=[container_json("a"), container_json("b")])
     engine.runtime.end_container(pod.key, "a", 0)

@@ -191,12 +191,12 @@ class KubeRuntimeProvider(Provider):
 
     async def exec(self, key: PodKey, container: str, command: Sequence[str], io: ExecIO) -> int:
         """Run a command in the running attempt."""
-        container_id = await streams.running_container(self._runtime, key, container)
+        container_id = await streams.running_container(self._runtime, self._observation, key, container)
         return await self._runtime.exec(container_id, command, io)
 
     async def attach(self, key: PodKey, container: str, io: ExecIO) -> None:
         """Connect to the streams of the running attempt."""
-        container_id = await streams.running_container(self._runtime, key, container)
+        container_id = await streams.running_container(self._runtime, self._observation, key, container)
         await self._runtime.attach(container_id, io)
 
     async def is_running(self, key: PodKey, container: str) -> bool:

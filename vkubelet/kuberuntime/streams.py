@@ -1,7 +1,9 @@
 """
 Which container or sandbox a stream is meant for, and the kubelet's answers where there is none.
 
-Pods are looked up in the runtime, so streams work for pods that this process has not seen before.
+A container that was seen to run is taken at that word, as by the kubelet: it costs no question, of which
+500 followers of a log, or somebody who waits for `true`, would wait for several. All else is looked up in
+the runtime, so that streams work for pods that this process has not seen before.
 """
 
 from __future__ import annotations
@@ -9,15 +11,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
 
 from vkubelet.errors import PodNotFoundError, StreamError
 from vkubelet.kuberuntime.contract import ContainerInfo, ContainerRuntime, ContainerStatus
 from vkubelet.kuberuntime.history import has_ended
 from vkubelet.model.keys import PodKey
-from vkubelet.model.observations import PodObservation, Terminated, Waiting
+from vkubelet.model.observations import PodObservation, Running, Terminated, Waiting
 from vkubelet.provider import LogOptions
 
-__all__ = ["container_logs", "is_running", "ready_sandbox", "running_container"]
+__all__ = ["Observed", "container_logs", "is_running", "ready_sandbox", "running_container"]
+
+Observed: TypeAlias = Callable[[PodKey], PodObservation | None]
+"""What the last pass over a pod has seen."""
 
 _WAITS = {
     "ErrImagePull": "image can't be pulled",
@@ -28,7 +34,7 @@ _WAITS = {
 @contextlib.asynccontextmanager
 async def container_logs(
     runtime: ContainerRuntime,
-    observation: Callable[[PodKey], PodObservation | None],
+    observation: Observed,
     key: PodKey,
     container: str,
     options: LogOptions,
@@ -40,24 +46,44 @@ async def container_logs(
         PodNotFoundError: there is no such pod.
         StreamError: 400, it has written nothing yet, with the kubelet's reason.
     """
-    attempts = await _attempts(runtime, key, container)
     seen = observation(key)
-    if options.previous:
+    chosen = None if options.previous else _seen_running(seen, container)
+    if chosen is None:
+        chosen = await _with_log(runtime, seen, key, container, previous=options.previous)
+    resolved = dataclasses.replace(options, previous=False)
+    async with runtime.container_logs(chosen, resolved) as chunks:
+        yield chunks
+
+
+async def _with_log(
+    runtime: ContainerRuntime, seen: PodObservation | None, key: PodKey, container: str, *, previous: bool
+) -> str:
+    """The id of the attempt whose log is meant, as the runtime has it."""
+    attempts = await _attempts(runtime, key, container)
+    if previous:
         chosen = _previous(attempts, seen, container)
         if chosen is None:
             raise StreamError(
                 f'previous terminated container "{container}" in pod "{key.name}" not found', status=400
             )
-    else:
-        chosen = next((i for i in attempts if i.started_at is not None), None)
-        if chosen is None:
-            raise _nothing_yet(key, container, seen, known=bool(attempts))
-    resolved = dataclasses.replace(options, previous=False)
-    async with runtime.container_logs(chosen.id, resolved) as chunks:
-        yield chunks
+        return chosen.id
+    chosen = next((i for i in attempts if i.started_at is not None), None)
+    if chosen is None:
+        raise _nothing_yet(key, container, seen, known=bool(attempts))
+    return chosen.id
 
 
-async def running_container(runtime: ContainerRuntime, key: PodKey, container: str) -> str:
+def _seen_running(seen: PodObservation | None, container: str) -> str | None:
+    """The id, without its scheme, of an attempt that was last seen to run."""
+    for each in seen.containers if seen is not None else ():
+        if each.name == container and isinstance(each.state, Running) and each.container_id:
+            return each.container_id.rpartition("//")[2]
+    return None
+
+
+async def running_container(
+    runtime: ContainerRuntime, observation: Observed, key: PodKey, container: str
+) -> str:
     """
     The id of the running attempt.
 
@@ -65,6 +91,8 @@ async def running_container(runtime: ContainerRuntime, key: PodKey, container: s
         PodNotFoundError: there is no such pod.
         StreamError: the container does not run.
     """
+    if (seen := _seen_running(observation(key), container)) is not None:
+        return seen
     for info in await _attempts(runtime, key, container):
         if info.status is ContainerStatus.RUNNING:
             return info.id
