@@ -6,10 +6,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import fake_api_server
 from tests.fake_api_server import FakeApiServer
 from vkubelet.kube.client import KubeClient
+
+# How fast examples are made depends on what else the machine does: no reason to fail.
+settings.register_profile("vkubelet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vkubelet")
 
 
 @pytest.fixture

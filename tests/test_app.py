@@ -236,6 +236,15 @@ async def test_credentials_that_are_not_accepted_end_it_at_once(node: Node) -> N
         await node.run()
 
 
+async def test_containers_of_another_operating_system_are_not_promised(node: Node) -> None:
+    mistake = pytest.RaisesExc(
+        ConfigurationError, match="--os: the fake provider runs linux containers, not Windows"
+    )
+    with pytest.RaisesGroup(mistake, flatten_subgroups=True):
+        await node.run(os="Windows")
+    assert node.server.objects.list("nodes") == []
+
+
 async def test_a_taken_port_ends_it_before_anything_is_changed_in_the_cluster(node: Node) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,

@@ -7,7 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-import types
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -67,9 +66,7 @@ def application(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], None]:
     """Puts an application in the place of vkubelet's own."""
 
     def install(run: Run) -> None:
-        module = types.ModuleType("vkubelet.app")
-        module.__dict__["run"] = run
-        monkeypatch.setitem(sys.modules, "vkubelet.app", module)
+        monkeypatch.setattr("vkubelet.app.run", run)
 
     return install
 

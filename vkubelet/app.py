@@ -16,9 +16,8 @@ import asyncio
 import contextlib
 import resource
 import signal
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Literal
+from contextlib import AsyncExitStack
+from typing import Literal
 
 from vkubelet import identity, tracing
 from vkubelet.clock import Clock, SystemClock
@@ -47,7 +46,7 @@ from vkubelet.kube.store import Added, Deleted, Modified, Store, StoreEvent
 from vkubelet.logs import get_logger
 from vkubelet.model.keys import PodKey
 from vkubelet.model.node import NodeIdentity, declared_features
-from vkubelet.model.observations import PodObservation
+from vkubelet.model.observations import NodeObservation, PodObservation
 from vkubelet.model.pod import Json, Pod
 from vkubelet.model.references import ServiceData
 from vkubelet.observability import observed
@@ -66,6 +65,7 @@ from vkubelet.server.listener import bind
 from vkubelet.server.process_info import process_info
 from vkubelet.serving import KubeletApi
 from vkubelet.settings import Settings, installed_providers, installed_version, load_provider_config
+from vkubelet.tasks import running, unless
 
 __all__ = ["run"]
 
@@ -73,6 +73,7 @@ log = get_logger("app")
 
 STARTUP_RETRY_S = 2.0
 DRAIN_S = 5.0
+STUCK_S = 600.0
 SHUTDOWN_MESSAGE = "vkubelet is shutting down; pods go on running"
 
 
@@ -90,7 +91,7 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     clock = SystemClock()
     _allow_many_files()
-    if not await _unless(stop, identity.bootstrap(settings, clock)):
+    if not await unless(stop, identity.bootstrap(settings, clock)):
         return
     async with observed(settings), KubeClient.connect(settings.kubeconfig, clock=clock) as client:
         await _VirtualNode(settings, client, clock).run(stop)
@@ -106,6 +107,7 @@ class _VirtualNode:
         self._started_at = clock.now()
         self._records = PodRecords()
         self._node_changed = asyncio.Event()
+        self._has_adopted = asyncio.Event()
         self._declared_features: tuple[str, ...] = ()
         self._pods: Store[PodKey, Pod] = Store()
         self._pod_lister = PodLister(self._pods)
@@ -147,7 +149,7 @@ class _VirtualNode:
             await stack.enter_async_context(api.running(powers))
             await stack.enter_async_context(provider.running())
             keep_identity = identity.keep_certificate(self._settings, self._client, self._clock)
-            await stack.enter_async_context(_running(self._recorder.run(), keep_identity))
+            await stack.enter_async_context(running(self._recorder.run(), keep_identity))
             stack.push_async_callback(self._recorder.flush)
             await self._serve(provider, api.port, stack, stop)
 
@@ -175,11 +177,12 @@ class _VirtualNode:
             clock=self._clock,
         )
         node = self._node_controller(provider, port)
+        self._check_os(provider, await provider.describe_node())
         await stack.enter_async_context(
-            _running(self._status_manager.run(), self._pod_controller.run(), drain=self._drain)
+            running(self._status_manager.run(), self._work_on_pods(), drain=self._drain)
         )
-        await stack.enter_async_context(_running(*(r.run() for r in self._reflectors(node))))
-        if not await _unless(stop, self._synced()):
+        await stack.enter_async_context(running(*(r.run() for r in self._reflectors(node))))
+        if not await unless(stop, self._synced()):
             return
         lease = LeaseController(
             self._client.leases,
@@ -189,11 +192,12 @@ class _VirtualNode:
             duration_s=self._settings.node_lease_duration_s,
         )
         # The Node is there while the platform is not: that it is not Ready, and why, is what it has to say.
-        async with _running(node.run(), lease.run()):
-            if await _unless(stop, self._adopted(cleanup)):
+        async with running(node.run(), lease.run()):
+            if await unless(stop, self._adopted(cleanup)):
+                self._has_adopted.set()
                 log.info("vkubelet is running", node=self._settings.node_name, provider=provider.name)
                 resync = self._pod_controller.run_resync(self._settings.sync_frequency_s)
-                async with _running(cleanup.run(), resync):
+                async with running(cleanup.run(), resync):
                     await stop.wait()
             log.info("stopping; pods go on running", pods=len(self._records))
         await node.say_goodbye(SHUTDOWN_MESSAGE)
@@ -245,7 +249,7 @@ class _VirtualNode:
                 if limit_s and self._clock.monotonic() - started >= limit_s:
                     raise
                 log.warning("the API server does not answer, will be tried again", error=str(error))
-            await _unless(stop, self._clock.sleep(STARTUP_RETRY_S))
+            await unless(stop, self._clock.sleep(STARTUP_RETRY_S))
         return ""
 
     async def _cluster_id(self) -> str:
@@ -294,11 +298,29 @@ class _VirtualNode:
             port_forward=provider if isinstance(provider, PortForwarder) else None,
             stats=provider if isinstance(provider, StatsSource) else None,
             process=process_info(self._settings, started_at=self._started_at),
-            health_checks={"syncloop": lambda: None},
+            health_checks={"syncloop": self._sync_problem},
             readiness_checks={
                 "pods": lambda: None if self._pods.has_synced else "the pods of this node are not yet known"
             },
         )
+
+    def _sync_problem(self) -> str | None:
+        """A sync of a pod, or a status write, that does not come to an end."""
+        if not self._has_adopted.is_set():
+            return None
+        for queue in (self._pod_controller.queue, self._status_manager.queue):
+            if (longest_s := queue.longest_s) > STUCK_S:
+                return f"{queue.name} has been at one pod for {longest_s:.0f} s"
+        return None
+
+    def _check_os(self, provider: Provider, observation: NodeObservation) -> None:
+        """The containers' operating system is the platform's to say; an option that differs is a mistake."""
+        offered = observation.node_info.get("operatingSystem", "")
+        if offered and offered.lower() != self._settings.os.lower():
+            raise ConfigurationError(
+                f"--os: the {provider.name} provider runs {offered} containers, not {self._settings.os}: "
+                "leave it out"
+            )
 
     def _node_controller(self, provider: Provider, port: int) -> NodeController:
         settings = self._settings
@@ -390,8 +412,15 @@ class _VirtualNode:
             else:
                 return
 
+    async def _work_on_pods(self) -> None:
+        """Sync pods, from when it is known what the provider has: nothing is created before."""
+        await self._has_adopted.wait()
+        await self._pod_controller.run()
+
     async def _drain(self) -> None:
         """Let work that was begun end, for a few seconds: pods first, what is to be told of them then."""
+        if not self._has_adopted.is_set():
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 await self._pod_controller.queue.wait_idle()
@@ -412,28 +441,3 @@ def _tell_node(node: NodeController, event: StoreEvent[Json]) -> None:
         case Deleted(old):
             if old["metadata"]["uid"] == node.uid:
                 node.node_seen(None)
-
-
-@asynccontextmanager
-async def _running(*loops: Coroutine[Any, Any, object], drain: Any = None) -> AsyncIterator[None]:
-    """Run these loops inside; on exit `drain` is awaited, then they are cancelled."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(loop, name=getattr(loop, "__qualname__", None)) for loop in loops]
-        try:
-            yield
-            if drain is not None:
-                await drain()
-        finally:
-            for task in tasks:
-                task.cancel()
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
-    """Await `work`, but not longer than until `stop`; whether it was finished."""
-    async with asyncio.TaskGroup() as group:
-        working = group.create_task(work)
-        stopping = group.create_task(stop.wait())
-        done, _ = await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for task in (working, stopping):
-            task.cancel()
-    return working in done

@@ -165,7 +165,7 @@ async def test_recording_returns_at_once_and_drops_what_is_too_much(
             recorder.record(ObjectReference("Pod", "default", f"p{number}", f"u{number}"), "Normal", "R", "m")
         assert recorder.dropped == 100
         gate.set()
-        await recorder.flush()
+        await recorder.flush(60.0)
     names = {e["involvedObject"]["name"] for e in api_server.objects.list("events")}
     assert names == {f"p{number}" for number in range(1000)}
 

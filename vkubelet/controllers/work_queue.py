@@ -60,7 +60,7 @@ class WorkQueue(Generic[K]):
         self._last_retry_s = last_retry_s
         self._ready: deque[K] = deque()
         self._queued: dict[K, float] = {}
-        self._working: set[K] = set()
+        self._working: dict[K, float] = {}
         self._again: set[K] = set()
         self._timers: dict[K, tuple[float, Timer]] = {}
         self._failures: dict[K, int] = {}
@@ -76,6 +76,11 @@ class WorkQueue(Generic[K]):
     def is_idle(self) -> bool:
         """Nothing is waiting and nothing is being handled (delayed keys apart)."""
         return not self._ready and not self._working
+
+    @property
+    def longest_s(self) -> float:
+        """How long the handler that has worked longest has been at it; 0 when none works."""
+        return self._clock.monotonic() - min(self._working.values(), default=self._clock.monotonic())
 
     async def wait_idle(self) -> None:
         """Return once it `is_idle`."""
@@ -148,7 +153,7 @@ class WorkQueue(Generic[K]):
     async def _handle(self, key: K) -> None:
         started = self._clock.monotonic()
         self._metrics.queued_s.observe(started - self._queued.pop(key, started))
-        self._working.add(key)
+        self._working[key] = started
         try:
             await self._handler(key)
         except Exception as error:  # noqa: BLE001 - the loop's one boundary: logged, retried with back-off
@@ -157,7 +162,7 @@ class WorkQueue(Generic[K]):
             self._failures.pop(key, None)
         finally:
             self._metrics.worked_s.observe(self._clock.monotonic() - started)
-            self._working.discard(key)
+            del self._working[key]
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)
