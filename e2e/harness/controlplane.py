@@ -287,6 +287,9 @@ class ControlPlane:
             "--kube-api-qps=200",
             "--kube-api-burst=400",
             "--controller-shutdown-timeout=2s",
+            "--horizontal-pod-autoscaler-sync-period=3s",
+            "--horizontal-pod-autoscaler-cpu-initialization-period=5s",
+            "--horizontal-pod-autoscaler-initial-readiness-delay=1s",
         ]
 
     def _scheduler_flags(self) -> list[str]:
