@@ -35,6 +35,7 @@ NODE = "kubelet"
 _SOURCE = paths.REPOSITORY / "bench" / "kubelet"
 _NAMESPACE = "k8s.io"  # where containerd's CRI keeps what is the kubelet's
 _LONGEST_SOCKET_PATH = 100
+_DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")  # a kubelet makes it, whatever its --root-dir is
 _START_TIMEOUT_S = 60.0
 
 
@@ -69,6 +70,7 @@ class KubeletNode:
         self._engine = engine
         self._directory = directory
         self._socket = directory / "containerd.sock"
+        self._is_only_kubelet = not _DEVICE_PLUGINS.parent.exists()
         self.containerd = processes.ManagedProcess("containerd", directory)
         self.kubelet = processes.ManagedProcess("kubelet", directory)
         self.node_ip = network.host_ip()
@@ -214,6 +216,11 @@ conf_dir = {quoted["cni"]}
         self._end_shims()  # one that was being started
         self._unmount()
         shutil.rmtree(self._directory, ignore_errors=True)
+        if self._is_only_kubelet:
+            shutil.rmtree(_DEVICE_PLUGINS, ignore_errors=True)
+            _remove_if_empty(_DEVICE_PLUGINS.parent)
+        for group in sorted(Path("/sys/fs/cgroup").glob(f"*/{_NAMESPACE}/**/"), reverse=True):
+            _remove_if_empty(group)
 
     def _end_shims(self) -> None:
         """Kill every shim of our containerd, and what runs in its containers."""
@@ -235,3 +242,10 @@ conf_dir = {quoted["cni"]}
         for mount in sorted(mounts, reverse=True):
             if Path(mount).is_relative_to(self._directory):
                 subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    try:
+        directory.rmdir()
+    except OSError:
+        pass  # it is not there, or somebody uses it

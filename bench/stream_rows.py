@@ -32,7 +32,7 @@ LOG_MB = 100
 EXECS = 200
 FOLLOWERS = 500
 _ROUND_TRIPS = 10
-_TIMEOUT_S = 300.0
+_TIMEOUT_S = 600.0
 _LINE = "x" * 99
 
 
@@ -66,7 +66,7 @@ class Row:
         unit: of the figures; "MB/s" is better when it is more, everything else when it is less.
         times: how often it is done on each node; the figure is the median.
         limit: how many times the kubelet's figure is still good.
-        measure: does it once; several figures where one run yields them, each for a row of its own.
+        measure: does it once.
     """
 
     name: str
@@ -224,7 +224,7 @@ ROWS = (
     Row(f"exec output, {OUTPUT_MB} MB", "MB/s", 3, 1.5, _exec_output),
     Row(f"exec input, {OUTPUT_MB} MB", "MB/s", 3, 1.5, _exec_input),
     Row(f"kubectl logs, {LOG_MB} MB", "MB/s", 5, 1.5, _log_read),
-    Row(f"{EXECS} execs at once", "s", 3, 1.5, _execs_at_once),
+    Row(f"{EXECS} execs at once", "s", 1, 1.5, _execs_at_once),  # the kubelet takes minutes
     Row(f"{FOLLOWERS} logs -f at once, first lines", "s", 3, 1.5, _follow_seconds),
     Row(f"{FOLLOWERS} logs -f at once, memory", "MB", 1, 1.5, _follow_memory),
 )

@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, and print the figures and ratios; 0 when everything could be measured, whatever came out."""
+    """Measure, and print the figures and ratios; 0 when vkubelet could be measured, whatever came out."""
     progress = Progress(sys.stderr)
     figures: Figures = {}
     with _control_plane() as control_plane:
@@ -59,21 +61,26 @@ def run(arguments: argparse.Namespace) -> int:
             with _nodes(arguments.nodes.split(","), control_plane, progress) as nodes:
                 for row in rows:
                     with progress.step(row.name):
-                        figures[row.name] = _alternate(row, nodes, arguments.times or row.times)
+                        figures[row.name] = _alternate(row, nodes, arguments.times or row.times, progress)
         if arguments.pods:
             figures |= _scrapes(control_plane, arguments.pods, arguments.rows, progress)
     _print(figures)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))
-    return 0
+    return 1 if any(math.isnan(of_nodes.get("vkubelet", 0.0)) for of_nodes in figures.values()) else 0
 
 
-def _alternate(row: Row, nodes: list[StreamNode], times: int) -> dict[str, float]:
+def _alternate(row: Row, nodes: list[StreamNode], times: int, progress: Progress) -> dict[str, float]:
+    """The median of each node; not a number for one that fails."""
     taken: dict[str, list[float]] = {node.name: [] for node in nodes}
     for _ in range(times):
         for node in nodes:
-            taken[node.name].append(row.measure(node))
-    return {name: median(figures) for name, figures in taken.items()}
+            try:
+                taken[node.name].append(row.measure(node))
+            except (HarnessError, subprocess.TimeoutExpired) as error:
+                progress.note(f"  {row.name} failed: {error}")
+                taken[node.name].append(math.nan)
+    return {name: math.nan if any(map(math.isnan, of)) else median(of) for name, of in taken.items()}
 
 
 # --- what is measured -------------------------------------------------------------------------------------
@@ -196,9 +203,11 @@ def _print(figures: Figures) -> None:
         line = f"{name:36}{_figure(ours):>12}{_figure(beside):>12} {unit:5}"
         if ours is not None and beside is not None:
             factor, limit = (row.slower_by(ours, beside), row.limit) if row else (ours / beside, 1.0)
-            line += f"{factor:10.2f}{limit:8.1f}{'' if factor <= limit else '  BEHIND'}"
+            line += f"{factor:10.2f}{limit:8.1f}{'  BEHIND' if factor > limit else ''}"
         print(line)
 
 
 def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+    if value is None or math.isnan(value):
+        return "" if value is None else "failed"
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
