@@ -99,6 +99,10 @@ def _configuration(settings: Settings) -> Json:
     optional = {
         "tlsCertFile": _path(settings.tls_cert_file),
         "tlsPrivateKeyFile": _path(settings.tls_private_key_file),
+        "tlsMinVersion": settings.tls_min_version,
+        "tlsCipherSuites": list(settings.tls_cipher_suites),
+        "rotateCertificates": settings.bootstrap_kubeconfig is not None,
+        "serverTLSBootstrap": settings.tls_cert_file is None and not settings.tls_self_signed,
         "clusterDNS": list(settings.cluster_dns),
         "healthzPort": settings.healthz_port,
         "healthzBindAddress": "127.0.0.1" if settings.healthz_port else "",
@@ -112,13 +116,19 @@ def _authentication(settings: Settings) -> Json:
     client_ca = _path(settings.client_ca_file)
     return {
         "x509": {"clientCAFile": client_ca} if client_ca else {},
-        "webhook": {"enabled": settings.authentication_token_webhook, "cacheTTL": "2m0s"},
+        "webhook": {
+            "enabled": settings.authentication_token_webhook,
+            "cacheTTL": _duration(settings.authentication_token_webhook_cache_ttl_s),
+        },
         "anonymous": {"enabled": settings.anonymous_auth},
     }
 
 
 def _authorization(settings: Settings) -> Json:
-    webhook = {"cacheAuthorizedTTL": "5m0s", "cacheUnauthorizedTTL": "30s"}
+    webhook = {
+        "cacheAuthorizedTTL": _duration(settings.authorization_webhook_cache_authorized_ttl_s),
+        "cacheUnauthorizedTTL": _duration(settings.authorization_webhook_cache_unauthorized_ttl_s),
+    }
     return {"mode": settings.authorization_mode, "webhook": webhook}
 
 
