@@ -10,12 +10,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 from cryptography import x509
+from structlog.testing import capture_logs
 
 from tests.builders import make_pod
 from tests.clocks import ManualClock
 from tests.fake_api_server import FakeApiServer
 from tests.kube.signer import CSRS, Authority
-from tests.server.kubelet import Pods
+from tests.server.kubelet import Files, Pods
+from tests.server.pki import make_authority
 from vkubelet.kube.client import KubeClient
 from vkubelet.kube.events import EventRecorder
 from vkubelet.server.app import Powers
@@ -34,6 +36,11 @@ def clock() -> ManualClock:
 @pytest.fixture
 def authority(clock: ManualClock) -> Authority:
     return Authority(clock)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path, make_authority("server-ca"), make_authority("client-ca"))
 
 
 class Node:
@@ -232,6 +239,20 @@ async def test_a_node_that_is_named_by_its_address_has_it_as_an_address(start: S
         names = (await node.certificate()).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert names.value.get_values_for_type(x509.DNSName) == []
     assert [str(ip) for ip in names.value.get_values_for_type(x509.IPAddress)] == ["10.0.0.7", "127.0.0.1"]
+
+
+@pytest.mark.parametrize(("node_ip", "told"), [("127.0.0.1", []), ("127.0.0.9", ["127.0.0.9"])])
+async def test_a_certificate_file_for_another_address_is_told(
+    node_ip: str, told: list[str], files: Files, start: Start
+) -> None:
+    flags = {
+        "tls_cert_file": str(files.paths.certificate),
+        "tls_private_key_file": str(files.paths.private_key),
+    }
+    with capture_logs() as logged:
+        async with start(node_ip=node_ip, **flags) as node:
+            await node.serves()
+    assert [name for entry in logged for name in entry.get("missing", ())] == told
 
 
 async def test_the_limits_and_times_of_the_options_hold(

@@ -19,9 +19,11 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from cryptography import x509
+
 from vkubelet.clock import Clock
 from vkubelet.kube.certificate_requests import CertificateRequest, CertificateRequestApi
-from vkubelet.kube.certificates import CertificateManager, serving_request
+from vkubelet.kube.certificates import CertificateManager, missing_names, serving_request
 from vkubelet.kube.client import KubeClient
 from vkubelet.kube.events import EventRecorder, node_reference
 from vkubelet.logs import get_logger
@@ -128,6 +130,7 @@ class KubeletApi:
         """Certificate and key that are there from the start; None when the cluster shall sign."""
         settings = self._settings
         if settings.tls_cert_file is not None and settings.tls_private_key_file is not None:
+            _warn_of_missing_names(settings.tls_cert_file, _request(settings))
             return settings.tls_cert_file, settings.tls_private_key_file
         if settings.tls_self_signed:
             names = [settings.node_name]
@@ -185,6 +188,20 @@ def _request(settings: Settings) -> CertificateRequest:
     if _is_ip(name):
         return serving_request(name, (), tuple(dict.fromkeys([name, *ips])))
     return serving_request(name, (name,), tuple(ips))
+
+
+def _warn_of_missing_names(file: Path, request: CertificateRequest) -> None:
+    """Clients that verify look for the address that they called; what cannot be read is told elsewhere."""
+    try:
+        certificate = x509.load_pem_x509_certificate(file.read_bytes())
+    except (OSError, ValueError):
+        return
+    if missing := [name for name in missing_names(certificate, request) if name in request.ips]:
+        log.warning(
+            "serving certificate is not for the node's address, who verifies it will not connect",
+            file=str(file),
+            missing=missing,
+        )
 
 
 def _is_ip(text: str) -> bool:

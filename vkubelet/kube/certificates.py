@@ -28,7 +28,7 @@ from vkubelet.errors import ApiError, ConfigurationError
 from vkubelet.kube.certificate_requests import CertificateRequest, CertificateRequestDenied
 from vkubelet.logs import get_logger
 
-__all__ = ["CertificateManager", "client_request", "is_usable", "serving_request"]
+__all__ = ["CertificateManager", "client_request", "is_usable", "missing_names", "serving_request"]
 
 log = get_logger("certificates")
 
@@ -261,18 +261,21 @@ def _read_pair(file: Path) -> x509.Certificate | None:
     return certificate if certificate.public_key() == key.public_key() else None
 
 
-def _says(certificate: x509.Certificate, request: CertificateRequest) -> bool:
-    """It was made for the same name and addresses."""
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if [name.value for name in names] != [request.common_name]:
-        return False
+def missing_names(certificate: x509.Certificate, request: CertificateRequest) -> tuple[str, ...]:
+    """The host names and addresses of `request` that the certificate is not for."""
     try:
         alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return not request.dns_names and not request.ips
-    dns_names = set(alternative.get_values_for_type(x509.DNSName))
-    ips = {str(ip) for ip in alternative.get_values_for_type(x509.IPAddress)}
-    return dns_names >= set(request.dns_names) and ips >= set(request.ips)
+        return (*request.dns_names, *request.ips)
+    names = {*alternative.get_values_for_type(x509.DNSName)}
+    names |= {str(ip) for ip in alternative.get_values_for_type(x509.IPAddress)}
+    return tuple(name for name in (*request.dns_names, *request.ips) if name not in names)
+
+
+def _says(certificate: x509.Certificate, request: CertificateRequest) -> bool:
+    """It was made for the same name and addresses."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return [name.value for name in names] == [request.common_name] and not missing_names(certificate, request)
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
