@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -226,3 +228,26 @@ def test_pods_and_containers_are_counted_when_they_are_scraped() -> None:
     assert found == {"running": 1, "exited": 1, "created": 0}
     assert Watched("kubelet_running_pods").value == 1
     assert Watched("kubelet_desired_pods", static="").value == 3
+
+
+# --- documents --------------------------------------------------------------------------------------------
+
+
+def test_every_metric_of_ours_is_documented() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    exposed = re.findall(r"^# TYPE (\S+) ", metrics.exposition(metrics.REGISTRY), re.MULTILINE)
+
+    missing = [
+        name
+        for name in exposed
+        if not name.startswith("process_") and name not in page and not _is_abbreviated(name, page)
+    ]
+    assert missing == []
+
+
+def _is_abbreviated(name: str, page: str) -> bool:
+    """``…_errors_total`` after the metric whose name begins alike."""
+    return any(
+        name.endswith(ending) and name.removesuffix(ending) in page
+        for ending in re.findall(r"`…(_\w+)`", page)
+    )

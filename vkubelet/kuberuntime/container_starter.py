@@ -94,6 +94,7 @@ class ContainerStarter:
             image = await self._images.ensure(pod, action.container, memory.references)
             if not isinstance(image, Image):
                 memory.blocked[name] = image
+                self._count_failure(action, image.waiting.reason)
                 return
             container_id = await self._create(memory, pod, status, action, image)
             if container_id is None:
@@ -182,7 +183,13 @@ class ContainerStarter:
         retry_s = delays.SYNC_RETRY_S if retry_s is None else retry_s
         retry_at = self._clock.now() + datetime.timedelta(seconds=retry_s)
         memory.blocked[action.container.name] = Blocked(Waiting(reason, message), retry_at, needs_references)
+        self._count_failure(action, reason)
         self._tell(memory.pod, action, "Failed", f"Error: {message}", warning=True)
+
+    def _count_failure(self, action: StartContainer, reason: str) -> None:
+        """Under the reason that its status shows; one that is still being pulled has none."""
+        if reason:
+            metrics.STARTED_CONTAINER_ERRORS.labels(_METRIC_LABELS[action.container.kind], reason).inc()
 
     def _tell(
         self, pod: Pod, action: StartContainer, reason: str, message: str, *, warning: bool = False
