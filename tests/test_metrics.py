@@ -196,6 +196,19 @@ def test_a_request_without_an_answer_is_counted_as_client_go_does() -> None:
     assert (lost.growth, found.growth) == (1, 1)
 
 
+def test_the_build_is_named_as_the_node_names_it() -> None:
+    metrics.set_build_info("0.1.0", "docker", "node-1", "v1.36.0-docker-vkubelet-0.1.0")
+
+    named = {
+        sample.labels["git_version"]: sample.labels
+        for family in text_string_to_metric_families(metrics.exposition(metrics.REGISTRY))
+        if family.name == "kubernetes_build_info"
+        for sample in family.samples
+    }
+    labels = named["v1.36.0-docker-vkubelet-0.1.0"]
+    assert (labels["major"], labels["minor"]) == ("1", "36")
+
+
 def test_watches_are_counted_by_resource() -> None:
     restarts = Watched("vkubelet_watch_restarts_total", resource="pods")
     metrics.watch_restarted("/api/v1/pods")

@@ -88,6 +88,14 @@ NODE_NAME = _gauge("kubelet_node_name", "The node's name. The count is always 1.
 BUILD_INFO = _gauge(
     "vkubelet_build_info", "The version of vkubelet. Always 1.", "version", "python_version", "provider"
 )
+KUBERNETES_BUILD_INFO = _gauge(
+    "kubernetes_build_info",
+    "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, "
+    "build date, Go version, and compiler from which Kubernetes was built, and platform on which it is "
+    "running.",
+    *("major", "minor", "git_version", "git_commit", "git_tree_state", "build_date"),
+    *("go_version", "compiler", "platform"),
+)
 RUNNING_PODS = _gauge("kubelet_running_pods", "Number of pods that have a running pod sandbox")
 RUNNING_CONTAINERS = _gauge(
     "kubelet_running_containers", "Number of containers currently running", "container_state"
@@ -240,8 +248,12 @@ def exposition(registry: CollectorRegistry) -> str:
     return generate_latest(registry).decode()
 
 
-def set_build_info(version: str, provider: str, node_name: str) -> None:
-    """What this process is."""
+def set_build_info(version: str, provider: str, node_name: str, kubelet_version: str) -> None:
+    """What this process is; `kubelet_version` is the Node's, such as ``v1.36.0-docker-vkubelet-0.1.0``."""
+    major, minor = kubelet_version.removeprefix("v").split(".")[:2]
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    machine = f"{platform.system().lower()}/{platform.machine()}"
+    KUBERNETES_BUILD_INFO.labels(major, minor, kubelet_version, "", "", "", python, "", machine).set(1)
     BUILD_INFO.labels(version, platform.python_version(), provider).set(1)
     NODE_NAME.labels(node_name).set(1)
 

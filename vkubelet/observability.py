@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from vkubelet import metrics, tracing
 from vkubelet.logs import get_logger
+from vkubelet.model import node
 from vkubelet.settings import Settings, installed_version
 
 __all__ = ["observed"]
@@ -26,7 +27,8 @@ async def observed(settings: Settings) -> AsyncIterator[None]:
         ConfigurationError: what tracing needs is not installed.
     """
     version = installed_version()
-    metrics.set_build_info(version, settings.provider, settings.node_name)
+    kubelet_version = node.kubelet_version(settings.provider, version)
+    metrics.set_build_info(version, settings.provider, settings.node_name, kubelet_version)
     if settings.tracing_endpoint is None:
         yield
         return

@@ -117,5 +117,5 @@ def node_stats(start: datetime.datetime, *, cpu: str, memory: str) -> NodeStats:
 
 
 def _ns(moment: datetime.datetime) -> int:
-    """In whole milliseconds, as scrapers get to see times: a rate that they work out is the configured one."""
+    """In whole milliseconds, as scrapers see times: the rate that they work out is the configured one."""
     return int(moment.timestamp() * 1000) * 1_000_000
