@@ -4,43 +4,82 @@ Container logs from the engine's json-file driver.
 Kubernetes' options are the engine's: `tail`, `since` (inclusive, with nanoseconds), `timestamps`, `follow`.
 The engine cuts long lines into messages of 16 KiB and puts a time before each; in Kubernetes only the
 beginning of a line has one, so those in the middle of a line are taken out again, which the frames of the
-multiplexed stream make possible.
+multiplexed stream make possible. A log without any options is read past the engine where it can be
+(`log_files`).
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from providers.docker import status
+from providers.docker import log_files, status
 from providers.docker.client import EngineClient, EngineError
 from providers.docker.stdcopy import Demultiplexer, Piece, StreamId
 from vkubelet.errors import ProviderUnavailableError, RemoteProtocolError, StreamError
 from vkubelet.provider import LogOptions
 
-__all__ = ["container_logs"]
+__all__ = ["LogPlace", "container_logs", "log_place"]
 
+_EVERYTHING = {"stdout": "1", "stderr": "1"}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlace:
+    """
+    Where a container's log is, which never changes.
+
+    Attributes:
+        has_terminal: the engine gives it as one raw stream.
+        path: of the file that is being written, on the engine's machine; None for another logging driver.
+    """
+
+    has_terminal: bool
+    path: Path | None
+
+
+def log_place(inspected: Mapping[str, Any]) -> LogPlace:
+    """The place, from ``GET /containers/{id}/json``."""
+    driver = ((inspected.get("HostConfig") or {}).get("LogConfig") or {}).get("Type")
+    path = inspected.get("LogPath") if driver == "json-file" else None
+    return LogPlace(status.has_terminal(inspected), Path(path) if path else None)
 
 
 @asynccontextmanager
 async def container_logs(
-    client: EngineClient, container_id: str, options: LogOptions, *, has_terminal: bool | None = None
+    client: EngineClient, container_id: str, options: LogOptions, place: LogPlace | None = None
 ) -> AsyncIterator[AsyncIterator[bytes]]:
-    """See `LogSource.container_logs`; whether the container has a terminal is asked where it is not known."""
+    """See `LogSource.container_logs`; the engine is asked for the place where it is not known."""
     try:
-        if has_terminal is None:
-            has_terminal = status.has_terminal(await client.get(f"/containers/{container_id}/json"))
-        async with client.stream("GET", f"/containers/{container_id}/logs", _params(options)) as chunks:
-            output = chunks if has_terminal else _merged(chunks, timestamps=options.timestamps)
+        if place is None:
+            place = log_place(await client.get(f"/containers/{container_id}/json"))
+        async with _opened(client, container_id, options, place) as output:
             yield output if options.limit_bytes is None else _limited(output, options.limit_bytes)
     except (EngineError, ProviderUnavailableError) as error:
         raise StreamError(str(error), status=getattr(error, "status", 503)) from error
 
 
+@asynccontextmanager
+async def _opened(
+    client: EngineClient, container_id: str, options: LogOptions, place: LogPlace
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    params = _params(options)
+    if params == _EVERYTHING and place.path is not None and client.endpoint.unix_path is not None:
+        with ExitStack() as closing:
+            if (files := log_files.open_log(place.path, closing)) is not None:
+                yield log_files.read_log(files)
+                return
+    async with client.stream("GET", f"/containers/{container_id}/logs", params) as chunks:
+        yield chunks if place.has_terminal else _merged(chunks, timestamps=options.timestamps)
+
+
 def _params(options: LogOptions) -> dict[str, str]:
-    params = {"stdout": "1", "stderr": "1"}
+    params = dict(_EVERYTHING)
     if options.follow:
         params["follow"] = "1"
     if options.timestamps:

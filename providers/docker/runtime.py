@@ -80,7 +80,7 @@ class DockerRuntime(ContainerRuntime):
         self._oom = OomScores()
         self._inspecting = asyncio.Semaphore(_PARALLEL_INSPECTS)
         self._final: dict[str, ContainerInfo] = {}
-        self._has_terminal: dict[str, bool] = {}
+        self._log_places: dict[str, logs.LogPlace] = {}
         self._just_changed: set[str] = set()
         self._image_refs: dict[str, str] = {}
         self._signalled: set[str] = set()
@@ -123,7 +123,7 @@ class DockerRuntime(ContainerRuntime):
         summaries = await self._list(None)
         present = {summary["Id"] for summary in summaries}
         self._final = {key: info for key, info in self._final.items() if key in present}
-        self._has_terminal = {key: has for key, has in self._has_terminal.items() if key in present}
+        self._log_places = {key: place for key, place in self._log_places.items() if key in present}
         self._just_changed &= present
         return list((await self._observed(summaries)).values())
 
@@ -175,7 +175,7 @@ class DockerRuntime(ContainerRuntime):
         except PodNotFoundError:
             return None
         info = status.container_info(inspected)
-        self._has_terminal[container_id] = status.has_terminal(inspected)
+        self._log_places[container_id] = logs.log_place(inspected)
         if status.is_final(info):
             self._final[container_id] = info
         return info
@@ -366,9 +366,8 @@ class DockerRuntime(ContainerRuntime):
         self, container_id: str, options: LogOptions
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """What the container wrote."""
-        return logs.container_logs(
-            self._client, container_id, options, has_terminal=self._has_terminal.get(container_id)
-        )
+        place = self._log_places.get(container_id)
+        return logs.container_logs(self._client, container_id, options, place)
 
     async def image_status(self, image: str) -> Image | None:
         """The image if it is present."""
