@@ -143,7 +143,7 @@ class Settings:
     )
     os: OperatingSystem = option(
         parsers.choice(*_OPERATING_SYSTEMS),
-        "The operating system of the containers: Linux or Windows.",
+        "The operating system of the containers, Linux or Windows: refused if it is not the provider's.",
         default="Linux",
         group=_NODE,
         metavar="OS",
