@@ -35,6 +35,11 @@ class AttachedStreams:
         target: the engine's path of the exec or container, under which it is resized.
         has_terminal: the output is one raw stream.
         failure: output that begins so is held back, as it looks like the engine's failure to start.
+
+    Attributes:
+        received: something has come.
+        waiting_since: when it began to wait for what comes next, in the clock's monotonic seconds; None while
+            it passes on what has come.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class AttachedStreams:
         self._io = io
         self._has_terminal = has_terminal
         self._failure = failure
+        self.received = False
+        self.waiting_since: float | None = None
 
     async def run(self) -> bytes:
         """
@@ -80,7 +87,7 @@ class AttachedStreams:
     async def _move_terminal(self) -> bytes:
         held = b""
         first = True
-        while data := await self._connection.read():
+        while data := await self._read():
             if held or (first and self._is_failure(data)):
                 held += data
             else:
@@ -92,7 +99,7 @@ class AttachedStreams:
         demultiplexer = Demultiplexer()
         held = b""
         first = True
-        while data := await self._connection.read():
+        while data := await self._read():
             for piece in demultiplexer.receive_data(data):
                 if held or (first and self._is_failure(piece.data)):
                     held += piece.data
@@ -100,6 +107,13 @@ class AttachedStreams:
                     await self._hand_on(piece)
                 first = False
         return held
+
+    async def _read(self) -> bytes:
+        self.waiting_since = self._clock.monotonic()
+        data = await self._connection.read()
+        self.waiting_since = None
+        self.received |= bool(data)
+        return data
 
     def _is_failure(self, data: bytes) -> bool:
         return self._failure is not None and data.startswith(self._failure)

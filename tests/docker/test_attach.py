@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from providers.docker.runtime import DockerRuntime
+from tests.clocks import ManualClock
 from tests.docker.builders import IO, container, sandbox
-from tests.docker.fake_engine import FakeContainer, FakeEngine
+from tests.docker.fake_engine import FakeContainer, FakeEngine, Request
 from tests.docker.test_runtime import until
 from vkubelet.errors import PodNotFoundError, StreamError
 from vkubelet.provider import TerminalSize
@@ -147,3 +148,22 @@ async def test_a_container_that_looks_into_another_joins_its_processes(
     host_config = running.body["HostConfig"]
     assert host_config["PidMode"] == "container:" + "f" * 64
     assert host_config["NetworkMode"] != host_config["PidMode"]
+
+
+async def test_a_container_that_has_just_ended_is_not_waited_for(
+    runtime: DockerRuntime, engine: FakeEngine, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(request: Request, _: FakeContainer) -> None:
+        """As the engine is to a client that comes a moment after the end."""
+        request.writer.write(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(engine, "_attach", silent)
+    ended = await start(runtime, engine)
+    engine.finish(ended, 0)
+    attached = asyncio.create_task(runtime.attach(ended.id, IO()))
+    await until(lambda: any(path.endswith("/wait") for _, path, _ in engine.requests))
+    while not attached.done():
+        await clock.advance(1)
+    with pytest.raises(StreamError, match="container is not running"):
+        await attached
